@@ -1,0 +1,61 @@
+# One door to everything. `make help` lists it; each target sets up what it needs.
+
+# The base interpreter of .venv.
+PYTHON ?= python3
+# How long `make fuzz` fuzzes, in seconds for each target.
+SECONDS ?= 60
+# The name that `make image` gives.
+IMAGE ?= code-explainer:dev
+
+export PYTHON
+.DEFAULT_GOAL := help
+# The steps share cargo's lock and the machine's cores, and the quick ones come first.
+.NOTPARALLEL:
+.PHONY: help setup setup-run build demo test fmt lint chart bench fuzz image reference clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nLIBTORCH, CODE_EXPLAINER_MODEL and PYTHON of your own are respected.\n'
+
+setup: ## fetch libtorch, the model and the tools of the tests (only what is missing)
+	@scripts/setup.sh all
+
+setup-run:
+	@scripts/setup.sh run
+
+# Only --release, everywhere: the tests run a real model, and a second profile would compile libtorch's bindings again.
+build: setup-run ## compile the server and the client
+	cargo build --release --locked --workspace
+
+demo: build ## start the server, explain three files with it, stop it
+	@scripts/demo.sh
+
+test: setup ## everything that must hold: lint, chart, unit and behaviour tests
+	@scripts/test.sh
+
+fmt: ## format the Rust sources
+	cargo fmt --all
+
+lint: setup ## rustfmt, clippy, cargo deny, buf, shellcheck, yamllint, hadolint
+	@scripts/lint.sh all
+
+chart: setup ## lint and render the Helm chart and check what it renders
+	@scripts/chart.sh
+
+bench: setup-run ## micro-benchmarks (criterion)
+	cargo bench --locked
+
+fuzz: setup-run ## fuzz the readers of model files; SECONDS=60
+	@scripts/fuzz.sh $(SECONDS)
+
+image: ## build the container image with docker, podman or buildah; IMAGE=name:tag
+	@scripts/image.sh $(IMAGE)
+
+reference: setup-run ## make tests/data again with transformers and PyTorch (several GB)
+	@scripts/reference.sh
+
+clean: ## remove what was compiled
+	cargo clean
+
+distclean: clean ## remove also what was fetched
+	rm -rf .libtorch models .venv .venv-reference .tools tests/clients/node/node_modules

@@ -1,0 +1,214 @@
+//! `code-explainer batch`: many files, into a file that a later run goes on from.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::{StreamExt, stream};
+use tokio::sync::mpsc;
+
+use code_explainer_client::{
+    Answer, Client, Code, Error, Item, Progress as ItemProgress, Step, Window,
+};
+
+use super::args::BatchArgs;
+use super::exit::{Exit, Stop};
+use super::files;
+use super::journal::Journal;
+use super::numbers::{grouped, millis};
+use super::progress::Progress;
+use super::record::{Name, Record};
+use super::session::Session;
+use super::terminal::Terminal;
+use super::walk::{self, Found};
+
+/// Files that could not be read and are not recorded yet, at most; then reading waits.
+const UNREADABLE_BACKLOG: usize = 16;
+
+pub(crate) async fn run(
+    client: &Client,
+    args: &BatchArgs,
+    terminal: &Terminal,
+) -> Result<Exit, Stop> {
+    let limits = client.model().await?.limits.unwrap_or_default();
+    let limit = args.max_bytes.unwrap_or(match limits.max_code_bytes {
+        0 => u64::MAX,
+        bytes => bytes.into(),
+    });
+    let found = walk::find(args, limit)?;
+    let Found {
+        mut files,
+        empty,
+        large,
+    } = found;
+    if files.is_empty() && empty + large == 0 {
+        return Err(Stop::Usage(format!(
+            "no source files in {}",
+            args.paths.join(", ")
+        )));
+    }
+    let journal = Journal::open(&args.output)?;
+    let all = files.len();
+    files.retain(|path| !journal.has(&path.to_string_lossy()));
+
+    let mut batch = Batch {
+        terminal,
+        progress: Progress::new(terminal, files.len() as u64, args.quiet),
+        started: Instant::now(),
+        kept: all - files.len(),
+        files: files.len(),
+        skipped: skipped(empty, large, limit),
+        journal,
+        explained: 0,
+        failed: 0,
+        tokens: 0,
+    };
+    let outcome = batch.explain(client, args, files, limit).await;
+    batch.progress.finish();
+    if !args.quiet {
+        batch.sum_up(matches!(outcome, Ok(Exit::Interrupted) | Err(_)));
+    }
+    outcome
+}
+
+struct Batch<'a> {
+    terminal: &'a Terminal,
+    progress: Progress<'a>,
+    journal: Journal,
+    started: Instant,
+    /// Files that had an answer already.
+    kept: usize,
+    /// Files to do.
+    files: usize,
+    /// What was left out, for the summary.
+    skipped: String,
+    explained: usize,
+    failed: usize,
+    tokens: u64,
+}
+
+impl Batch<'_> {
+    async fn explain(
+        &mut self,
+        client: &Client,
+        args: &BatchArgs,
+        files: Vec<PathBuf>,
+        limit: u64,
+    ) -> Result<Exit, Stop> {
+        let (unreadable, mut unreadables) = mpsc::channel(UNREADABLE_BACKLOG);
+        let generation = Arc::new(args.generation.clone());
+        // Files are read when there is room for them, one at a time.
+        let items = stream::iter(files).filter_map(move |path| {
+            let (unreadable, generation) = (unreadable.clone(), generation.clone());
+            async move {
+                let name = path.to_string_lossy().into_owned();
+                let options = generation.options(files::language(&path), false);
+                let read = tokio::task::spawn_blocking(move || files::read(&path, limit)).await;
+                match read.ok()? {
+                    Ok(code) => Some(Item::new(code).with_id(name).with_options(options)),
+                    Err(error) => {
+                        // Refused only when the batch is at its end.
+                        let _ = unreadable.send((name, error.into_error())).await;
+                        None
+                    }
+                }
+            }
+        });
+
+        let window = Window {
+            size: args.window.map(usize::from),
+            ..Window::default()
+        };
+        let mut session = Session::new(client.explain_all(items, window));
+        loop {
+            tokio::select! {
+                biased;
+                Some((name, error)) = unreadables.recv() => self.fail(&name, &error)?,
+                step = session.next() => match step {
+                    Some(step) => self.take(step?, session.is_interrupted())?,
+                    None => break,
+                },
+            }
+        }
+        while let Ok((name, error)) = unreadables.try_recv() {
+            self.fail(&name, &error)?;
+        }
+        Ok(match (session.is_interrupted(), self.failed) {
+            (true, _) => Exit::Interrupted,
+            (false, 0) => Exit::Ok,
+            (false, _) => Exit::Failed,
+        })
+    }
+
+    fn take(&mut self, step: Step, interrupted: bool) -> Result<(), Stop> {
+        let ItemProgress::Finished(result) = step.progress else {
+            return Ok(());
+        };
+        match result {
+            Ok(answer) => self.keep(&step.id, answer),
+            // What the user interrupted has not failed, and is not recorded.
+            Err(error) if interrupted && error.code() == Code::Cancelled => Ok(()),
+            Err(error) => self.fail(&step.id, &error),
+        }
+    }
+
+    fn keep(&mut self, path: &str, answer: Box<Answer>) -> Result<(), Stop> {
+        self.tokens += u64::from(answer.done.usage.generated_tokens);
+        self.journal
+            .append(&Record::new(Name::Path(path), &Ok(answer)))?;
+        self.explained += 1;
+        self.progress.advance(false);
+        Ok(())
+    }
+
+    fn fail(&mut self, path: &str, error: &Error) -> Result<(), Stop> {
+        self.journal
+            .append(&Record::failure(Name::Path(path), error))?;
+        self.failed += 1;
+        self.progress.error(&format!("{path}: {error}"));
+        self.progress.advance(true);
+        Ok(())
+    }
+
+    fn sum_up(&self, cut: bool) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let mut parts = vec![format!("{} explained", grouped(self.explained as u64))];
+        if self.failed > 0 {
+            parts.push(format!("{} failed", grouped(self.failed as u64)));
+        }
+        if self.kept > 0 {
+            parts.push(format!("{} done before", grouped(self.kept as u64)));
+        }
+        if !self.skipped.is_empty() {
+            parts.push(self.skipped.clone());
+        }
+        let left = self.files.saturating_sub(self.explained + self.failed);
+        if cut && left > 0 {
+            parts.push(format!(
+                "{} left: run the same command to go on",
+                grouped(left as u64)
+            ));
+        }
+        let mut summary = parts.join(", ");
+        if self.explained > 0 {
+            let rate = self.tokens as f64 / seconds.max(1e-3);
+            let (tokens, time) = (grouped(self.tokens), millis(seconds * 1e3));
+            summary.push_str(&format!(" · {tokens} tokens in {time} ({rate:.1} tok/s)"));
+        }
+        self.terminal.note(&summary);
+    }
+}
+
+fn skipped(empty: usize, large: usize, limit: u64) -> String {
+    let mut parts = Vec::new();
+    if empty > 0 {
+        parts.push(format!("{} empty", grouped(empty as u64)));
+    }
+    if large > 0 {
+        parts.push(format!("{} over {limit} bytes", grouped(large as u64)));
+    }
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!("{} left out", parts.join(" and ")),
+    }
+}

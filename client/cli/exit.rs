@@ -1,0 +1,82 @@
+//! How the program ends.
+
+use std::io;
+use std::process::ExitCode;
+
+use code_explainer_client::{Code, Error};
+
+/// The exit codes, as `--help` documents them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Ok = 0,
+    Failed = 1,
+    Usage = 2,
+    /// `EX_UNAVAILABLE` of sysexits.h.
+    Unavailable = 69,
+    /// 128 + SIGINT.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command stops before its end.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Nobody reads the output any more (`| head`), which is no failure.
+    ClosedPipe,
+    /// The output cannot be written.
+    Output(io::Error),
+    /// What the user asked for cannot be done.
+    Usage(String),
+    /// The server.
+    Server(Error),
+}
+
+impl Stop {
+    /// What to tell the user, if anything.
+    pub(crate) fn message(&self) -> Option<String> {
+        match self {
+            Self::ClosedPipe => None,
+            Self::Output(error) => Some(format!("the output cannot be written: {error}")),
+            Self::Usage(message) => Some(message.clone()),
+            Self::Server(Error::Connection {
+                address, reason, ..
+            }) => Some(format!(
+                "no server answers at {address} ({reason}): start one with `code-explainer-server \
+                 serve`, or name another with --server HOST:PORT"
+            )),
+            Self::Server(error) => Some(error.to_string()),
+        }
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::ClosedPipe => Exit::Ok,
+            Self::Output(_) => Exit::Failed,
+            Self::Usage(_) | Self::Server(Error::Address { .. }) => Exit::Usage,
+            Self::Server(error) if error.is_connection() => Exit::Unavailable,
+            Self::Server(error) if error.code() == Code::Unavailable => Exit::Unavailable,
+            Self::Server(_) => Exit::Failed,
+        }
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+/// Errors of writing the output.
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Output(error),
+        }
+    }
+}

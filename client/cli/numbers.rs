@@ -1,0 +1,124 @@
+//! Numbers as a person reads them.
+
+use code_explainer_client::{CacheLevel, Done};
+
+/// With commas between thousands: 1,247.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A number of parameters: 135M, 1.5B.
+pub(crate) fn parameters(n: u64) -> String {
+    let n = n as f64;
+    match n {
+        n if n >= 999.5e6 => format!("{:.1}B", n / 1e9),
+        n if n >= 999.5e3 => format!("{:.0}M", n / 1e6),
+        n => grouped(n as u64),
+    }
+}
+
+/// Megabytes, as the reports of the server count them: 245.6 MB.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    let tenths = (bytes as f64 / 1e5).round() as u64;
+    format!("{}.{} MB", grouped(tenths / 10), tenths % 10)
+}
+
+/// A time given in milliseconds: 0.4 ms, 210 ms, 3.1 s.
+pub(crate) fn millis(ms: f64) -> String {
+    match ms {
+        ms if ms >= 999.5 => format!("{:.1} s", ms / 1e3),
+        ms if ms >= 9.95 => format!("{ms:.0} ms"),
+        ms if ms > 0.0 => format!("{ms:.1} ms"),
+        _ => "0 ms".to_owned(),
+    }
+}
+
+/// A time given in seconds, for how long is left or has passed: 45 s, 3 min 20 s, 2 h 5 min.
+pub(crate) fn seconds(seconds: f64) -> String {
+    let s = if seconds.is_finite() && seconds > 0.0 {
+        seconds.round() as u64
+    } else {
+        0
+    };
+    match (s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+/// How an answer was made, in one line.
+pub(crate) fn receipt(done: &Done) -> String {
+    let (usage, receipt) = (&done.usage, &done.receipt);
+    let total_ms = receipt.queue_ms + receipt.prefill_ms + receipt.decode_ms;
+    let rate = if total_ms > 0.0 {
+        format!(
+            " ({:.1} tok/s)",
+            f64::from(usage.generated_tokens) / (total_ms / 1e3)
+        )
+    } else {
+        String::new()
+    };
+    let mut parts = vec![
+        format!("{} {}", receipt.model, receipt.precision),
+        format!(
+            "{} tokens in {}{rate}",
+            usage.generated_tokens,
+            millis(total_ms)
+        ),
+        format!("first token {}", millis(receipt.time_to_first_token_ms)),
+        format!("queue {}", millis(receipt.queue_ms)),
+        format!("prefill {}", millis(receipt.prefill_ms)),
+        format!(
+            "prompt {} ({} cached)",
+            usage.prompt_tokens, usage.cached_tokens
+        ),
+        format!("batch ≤ {}", receipt.largest_batch),
+        format!("replica {}", receipt.replica),
+        format!("seed {}", receipt.seed),
+        done.finish_reason.as_str().to_owned(),
+    ];
+    match receipt.cache {
+        CacheLevel::Computed => {}
+        CacheLevel::Memory => parts.push("replayed from memory".to_owned()),
+        CacheLevel::Redis => parts.push("replayed from Redis".to_owned()),
+        CacheLevel::Unknown => parts.push("replayed".to_owned()),
+    }
+    parts.extend(receipt.notes.iter().map(|note| format!("note: {note}")));
+    parts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [12_000, 134_515_008, 999_999_999, 1_543_714_304].map(parameters),
+            ["12,000", "135M", "1.0B", "1.5B"]
+        );
+        assert_eq!(megabytes(1_024_800_000), "1,024.8 MB");
+        assert_eq!(
+            [0.0, 0.42, 9.99, 210.4, 999.7, 3100.0].map(millis),
+            ["0 ms", "0.4 ms", "10 ms", "210 ms", "1.0 s", "3.1 s"]
+        );
+        assert_eq!(
+            [0.2, 45.0, 200.0, 7500.0, 90_000.0, f64::INFINITY].map(seconds),
+            ["0 s", "45 s", "3 min 20 s", "2 h 5 min", "1 d 1 h", "0 s"]
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! The connection: made lazily, made again when it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::proto::admin_service_client::AdminServiceClient;
+use crate::proto::explain_service_client::ExplainServiceClient;
+use crate::proto::model_service_client::ModelServiceClient;
+use crate::proto::{GetModelRequest, GetPerformanceReportRequest};
+use crate::{Error, Model, Report};
+
+/// How a connection is made and kept.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The longest that connecting may take.
+    pub connect_timeout: Duration,
+    /// How often the connection is probed while a call is open, so that a dead one is noticed.
+    pub keep_alive_interval: Duration,
+    /// How long the answer to such a probe may take.
+    pub keep_alive_timeout: Duration,
+    /// The largest message to send or to receive, in bytes.
+    pub max_message_bytes: usize,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            keep_alive_interval: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(20),
+            max_message_bytes: 16 << 20,
+        }
+    }
+}
+
+/// A client of one server, or of the load balancer before several. Cloning it is cheap and shares the
+/// connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) address: Arc<str>,
+    pub(crate) max_message_bytes: usize,
+    pub(crate) explain: ExplainServiceClient<Channel>,
+    model: ModelServiceClient<Channel>,
+    admin: AdminServiceClient<Channel>,
+}
+
+impl Client {
+    /// A client of the server at `address`: `HOST:PORT` or `http://HOST:PORT`. The connection is made
+    /// by the first call, and made again by the next call after it was lost.
+    ///
+    /// # Errors
+    /// [`Error::Address`] when the address cannot be one.
+    ///
+    /// # Panics
+    /// When called outside a Tokio runtime, which drives the connection.
+    pub fn connect(address: &str) -> Result<Self, Error> {
+        Self::connect_with(address, &ConnectOptions::default())
+    }
+
+    /// As [`connect`](Self::connect), with options.
+    ///
+    /// # Errors
+    /// [`Error::Address`] when the address cannot be one.
+    ///
+    /// # Panics
+    /// When called outside a Tokio runtime, which drives the connection.
+    pub fn connect_with(address: &str, options: &ConnectOptions) -> Result<Self, Error> {
+        let address = normalize(address)?;
+        let bad = |reason: &dyn std::fmt::Display| Error::Address {
+            address: address.clone(),
+            reason: reason.to_string(),
+        };
+        let channel = Endpoint::from_shared(address.clone())
+            .map_err(|_| bad(&"it cannot be parsed"))?
+            .user_agent(concat!("code-explainer-client/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| bad(&error))?
+            .connect_timeout(options.connect_timeout)
+            .http2_keep_alive_interval(options.keep_alive_interval)
+            .keep_alive_timeout(options.keep_alive_timeout)
+            .connect_lazy();
+        let limit = options.max_message_bytes;
+        Ok(Self {
+            address: address.into(),
+            max_message_bytes: limit,
+            explain: ExplainServiceClient::new(channel.clone())
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(limit),
+            model: ModelServiceClient::new(channel.clone()).max_decoding_message_size(limit),
+            admin: AdminServiceClient::new(channel).max_decoding_message_size(limit),
+        })
+    }
+
+    /// The server's address, with its scheme.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The model being served, and the limits of the server.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] or [`Error::Server`].
+    pub async fn model(&self) -> Result<Model, Error> {
+        let answer = self.model.clone().get_model(GetModelRequest {}).await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|s| Error::from_status(&self.address, &s))
+    }
+
+    /// What the server has done since it started, and how it is.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] or [`Error::Server`].
+    pub async fn report(&self) -> Result<Report, Error> {
+        let answer = self
+            .admin
+            .clone()
+            .get_performance_report(GetPerformanceReportRequest {})
+            .await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|s| Error::from_status(&self.address, &s))
+    }
+}
+
+/// The address with a scheme, checked for what tonic would only notice when it connects.
+fn normalize(address: &str) -> Result<String, Error> {
+    let bad = |reason: &str| Error::Address {
+        address: address.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let trimmed = address.trim();
+    let (scheme, rest) = trimmed.split_once("://").unwrap_or(("http", trimmed));
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" => {}
+        "https" => return Err(bad("this client speaks no TLS; put a proxy before it")),
+        _ => return Err(bad("the scheme is not http")),
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.is_empty() || authority.starts_with(':') {
+        return Err(bad("the host is missing"));
+    }
+    Ok(format!("http://{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_scheme_is_http() {
+        assert_eq!(
+            normalize("localhost:50051").unwrap(),
+            "http://localhost:50051"
+        );
+        assert_eq!(normalize(" http://[::1]:1 ").unwrap(), "http://[::1]:1");
+    }
+
+    #[test]
+    fn what_cannot_be_an_address_is_refused_at_once() {
+        for bad in ["", ":50051", "http://", "ftp://host:1", "https://host:1"] {
+            assert!(
+                matches!(normalize(bad), Err(Error::Address { .. })),
+                "{bad:?}"
+            );
+        }
+    }
+}

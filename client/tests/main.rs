@@ -1,0 +1,10 @@
+//! The client and the command line against a real gRPC server that follows a script.
+
+mod scripted;
+
+mod batch;
+mod command_line;
+mod explain;
+mod explain_all;
+mod interrupt;
+mod stream;

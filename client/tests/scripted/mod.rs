@@ -1,0 +1,228 @@
+//! A server that does what the code it is sent says, over TCP on a free port of the loopback.
+//!
+//! The first word of the code is the script; everything else is answered in full:
+//!
+//! | code | what happens |
+//! | --- | --- |
+//! | `refuse ...` | INVALID_ARGUMENT for the field `code` |
+//! | `busy MS ...` | RESOURCE_EXHAUSTED, retry after MS; the second try is answered |
+//! | `busy-always ...` | RESOURCE_EXHAUSTED, at once again, every time |
+//! | `break ...` | the stream breaks after the second word; the second try is answered |
+//! | `waver ...` | the same, and the second try says something else |
+//! | `drain ...` | UNAVAILABLE as from a server that shuts down; the second try is answered |
+//! | `vanish ...` | the stream ends, as if all were done; the second try is answered |
+//! | `die ...` | the stream breaks, every time |
+//! | `hold ...` | one word, and then nothing until it is cancelled |
+
+mod play;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use code_explainer_client::proto::admin_service_server::{AdminService, AdminServiceServer};
+use code_explainer_client::proto::explain_service_server::{ExplainService, ExplainServiceServer};
+use code_explainer_client::proto::model_service_server::{ModelService, ModelServiceServer};
+use code_explainer_client::proto::*;
+use code_explainer_client::{Client, Retry};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::Server as Transport;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// What the server has seen.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Items that a stream waits for before it answers the first one.
+    pub(crate) gather: AtomicUsize,
+    /// Wait between two rounds of events; zero in tests.
+    pub(crate) pace: Mutex<Duration>,
+    pub(crate) streams: AtomicUsize,
+    /// Streams that the client half-closed and the server answered to the end.
+    pub(crate) ended_well: AtomicUsize,
+    /// Most items in flight on a stream.
+    pub(crate) most_in_flight: AtomicUsize,
+    pub(crate) cancelled: Mutex<Vec<String>>,
+    /// Every item, with the time that it came.
+    pub(crate) items: Mutex<Vec<(ExplainRequest, Instant)>>,
+    tries: Mutex<HashMap<String, u32>>,
+    /// Streams that were open and are no more.
+    pub(crate) closed: watch::Sender<usize>,
+}
+
+impl Seen {
+    /// Counts a try of this code and says which it is, from 1.
+    fn count(&self, item: &ExplainRequest) -> u32 {
+        self.items
+            .lock()
+            .unwrap()
+            .push((item.clone(), Instant::now()));
+        let mut tries = self.tries.lock().unwrap();
+        let count = tries.entry(item.code.clone()).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// The codes that came, in their order.
+    pub(crate) fn codes(&self) -> Vec<String> {
+        self.items
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(item, _)| item.code.clone())
+            .collect()
+    }
+}
+
+/// A server that runs until it is dropped.
+pub(crate) struct Server {
+    pub(crate) address: String,
+    pub(crate) seen: Arc<Seen>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::start_on("127.0.0.1:0").await
+    }
+
+    pub(crate) async fn start_on(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Seen::default());
+        let script = Script(seen.clone());
+        let server = Transport::builder()
+            .add_service(ExplainServiceServer::new(script.clone()))
+            .add_service(ModelServiceServer::new(script.clone()))
+            .add_service(AdminServiceServer::new(script))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let task = tokio::spawn(async move { server.await.unwrap() });
+        Self {
+            address,
+            seen,
+            task,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.address).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// An address where nobody listens.
+pub(crate) async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// Tries without waiting, but for what the server asks.
+pub(crate) fn at_once() -> Retry {
+    Retry {
+        first_delay: Duration::ZERO,
+        ..Retry::default()
+    }
+}
+
+/// What the server answers to the code: each word is a delta.
+pub(crate) fn answer(code: &str) -> String {
+    play::words(code, 0).concat()
+}
+
+#[derive(Clone)]
+pub(crate) struct Script(Arc<Seen>);
+
+#[tonic::async_trait]
+impl ExplainService for Script {
+    type ExplainStream = ReceiverStream<Result<ExplainResponse, Status>>;
+    type ExplainStreamStream = ReceiverStream<Result<ExplainStreamResponse, Status>>;
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<Self::ExplainStream>, Status> {
+        let item = request.into_inner();
+        self.0.count(&item);
+        if item.code.starts_with("refuse") {
+            let details = ErrorDetails::with_bad_request_violation("code", "it says refuse");
+            return Err(Status::with_error_details(
+                tonic::Code::InvalidArgument,
+                "the code is refused",
+                details,
+            ));
+        }
+        if item.code.starts_with("busy") {
+            let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(1500)));
+            return Err(Status::with_error_details(
+                tonic::Code::ResourceExhausted,
+                "the queue is full",
+                details,
+            ));
+        }
+        let (events, received) = mpsc::channel(16);
+        tokio::spawn(play::single(item, events));
+        Ok(Response::new(ReceiverStream::new(received)))
+    }
+
+    async fn explain_stream(
+        &self,
+        request: Request<Streaming<ExplainStreamRequest>>,
+    ) -> Result<Response<Self::ExplainStreamStream>, Status> {
+        self.0.streams.fetch_add(1, Relaxed);
+        let (events, received) = mpsc::channel(16);
+        tokio::spawn(play::stream(self.0.clone(), request.into_inner(), events));
+        Ok(Response::new(ReceiverStream::new(received)))
+    }
+}
+
+#[tonic::async_trait]
+impl ModelService for Script {
+    async fn get_model(
+        &self,
+        _: Request<GetModelRequest>,
+    ) -> Result<Response<GetModelResponse>, Status> {
+        Ok(Response::new(GetModelResponse {
+            name: "scripted".into(),
+            architecture: "llama".into(),
+            parameters: 134_515_008,
+            context_length: 2048,
+            precision: "fp32".into(),
+            device: "cpu".into(),
+            limits: Some(Limits {
+                max_code_bytes: 1000,
+                stream_items: 4,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Script {
+    async fn get_performance_report(
+        &self,
+        _: Request<GetPerformanceReportRequest>,
+    ) -> Result<Response<GetPerformanceReportResponse>, Status> {
+        Ok(Response::new(GetPerformanceReportResponse {
+            requests: Some(RequestSection {
+                total: 15_432,
+                ..Default::default()
+            }),
+            cache: Some(CacheSection {
+                memory_entries: 1247,
+                hit_ratio: 0.873,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
+    }
+}

@@ -1,0 +1,226 @@
+//! `ExplainService`: one snippet, or many over one stream.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::api::{Shared, convert};
+use crate::error::Error;
+use crate::explain::{EventKind, ItemEvent, Outlet};
+use crate::metrics::{Outcome, StreamGuard};
+use crate::proto::explain_service_server::ExplainService;
+use crate::proto::explain_stream_request::Request as Wish;
+use crate::proto::{ExplainRequest, ExplainResponse, ExplainStreamRequest, ExplainStreamResponse};
+use crate::request::{MAX_ID_BYTES, ValidRequest};
+use crate::telemetry::TraceParent;
+
+/// Events that wait for a slow reader; at the bound its items wait, and nothing else does.
+const OUTLET_EVENTS: usize = 64;
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+pub(super) struct ExplainApi {
+    shared: Arc<Shared>,
+}
+
+impl ExplainApi {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+#[tonic::async_trait]
+impl ExplainService for ExplainApi {
+    type ExplainStream = Responses<ExplainResponse>;
+    type ExplainStreamStream = Responses<ExplainStreamResponse>;
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<Self::ExplainStream>, Status> {
+        let parent = trace_parent(request.metadata());
+        let shared = &self.shared;
+        let explainer = shared.status.explainer().cloned();
+        let valid = explainer
+            .and_then(|e| Ok((e, ValidRequest::new(request.into_inner(), &shared.request)?)));
+        let (explainer, request) =
+            valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
+        let (out, events) = mpsc::channel(OUTLET_EVENTS);
+        let cancel = CancellationToken::new();
+        shared.status.items.spawn(async move {
+            explainer.run(request, out, cancel, &parent, || {}).await;
+        });
+        let shared = self.shared.clone();
+        let responses = ReceiverStream::new(events).map(move |e| convert::response(e, &shared));
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn explain_stream(
+        &self,
+        request: Request<Streaming<ExplainStreamRequest>>,
+    ) -> Result<Response<Self::ExplainStreamStream>, Status> {
+        let parent = Arc::new(trace_parent(request.metadata()));
+        let (out, events) = mpsc::channel(OUTLET_EVENTS);
+        let shared = self.shared.clone();
+        let items = Arc::new(InFlight {
+            items: Mutex::default(),
+            _open: shared.metrics.stream_opened(),
+        });
+        let session = Session {
+            shared: shared.clone(),
+            out,
+            parent,
+            items,
+        };
+        tokio::spawn(session.run(request.into_inner()));
+        let responses =
+            ReceiverStream::new(events).map(move |e| Ok(convert::stream_response(e, &shared)));
+        Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+/// One bidirectional stream.
+struct Session {
+    shared: Arc<Shared>,
+    out: Outlet,
+    parent: Arc<TraceParent>,
+    items: Arc<InFlight>,
+}
+
+/// The items of a stream that have not had their last event, and how to cancel each.
+struct InFlight {
+    items: Mutex<HashMap<Arc<str>, CancellationToken>>,
+    /// The stream counts as open until its reader and its last item have ended.
+    _open: StreamGuard,
+}
+
+impl Session {
+    /// Reads until the client half-closes, goes away, or the server closes. What is in flight at a half-close goes on:
+    /// its tasks hold the outlet open.
+    async fn run(self, mut inbound: Streaming<ExplainStreamRequest>) {
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = self.out.closed() => break,
+                () = self.shared.status.closing.cancelled() => break,
+                message = inbound.message() => message,
+            };
+            match message {
+                Ok(Some(message)) => self.handle(message).await,
+                Ok(None) => break,
+                Err(status) => {
+                    // A broken connection or a message that does not parse: nobody can be told which item.
+                    tracing::debug!(code = ?status.code(), "a stream broke");
+                    self.items.cancel_all();
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn handle(&self, message: ExplainStreamRequest) {
+        match message.request {
+            Some(Wish::Explain(item)) => {
+                let id = item.id.clone();
+                if let Err(error) = self.explain(item) {
+                    self.refuse(&id, error).await;
+                }
+            }
+            Some(Wish::Cancel(cancel)) => self.items.cancel(&cancel.id),
+            None => {
+                let error = Error::invalid("request", "is empty, expected explain or cancel");
+                self.refuse("", error).await;
+            }
+        }
+    }
+
+    fn explain(&self, item: ExplainRequest) -> Result<(), Error> {
+        let shared = &self.shared;
+        let explainer = shared.status.explainer()?.clone();
+        if item.id.is_empty() {
+            return Err(Error::invalid(
+                "id",
+                "is empty, expected a name for the item",
+            ));
+        }
+        let request = ValidRequest::new(item, &shared.request)?;
+        let id: Arc<str> = request.id.as_str().into();
+        let cancel = self.items.add(&id, shared.stream_items)?;
+        let (items, out, parent) = (self.items.clone(), self.out.clone(), self.parent.clone());
+        shared.status.items.spawn(async move {
+            let before_last = || items.remove(&id);
+            explainer
+                .run(request, out, cancel, &parent, before_last)
+                .await;
+        });
+        Ok(())
+    }
+
+    async fn refuse(&self, id: &str, error: Error) {
+        self.shared.metrics.item_ended(Outcome::Failed);
+        let id = id[..id.floor_char_boundary(MAX_ID_BYTES)].into();
+        // Where this fails the client is gone, which `run` sees.
+        let _ = self
+            .out
+            .send(ItemEvent {
+                id,
+                kind: EventKind::Failed(error),
+            })
+            .await;
+    }
+}
+
+impl InFlight {
+    fn add(&self, id: &Arc<str>, limit: usize) -> Result<CancellationToken, Error> {
+        let mut items = self.lock();
+        if items.contains_key(id) {
+            return Err(Error::DuplicateId(id.to_string()));
+        }
+        if items.len() >= limit {
+            return Err(Error::StreamFull { limit });
+        }
+        let token = CancellationToken::new();
+        items.insert(id.clone(), token.clone());
+        Ok(token)
+    }
+
+    fn remove(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    fn cancel(&self, id: &str) {
+        if let Some(token) = self.lock().get(id) {
+            token.cancel();
+        }
+    }
+
+    fn cancel_all(&self) {
+        self.lock().values().for_each(CancellationToken::cancel);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, CancellationToken>> {
+        // Each operation leaves the map whole.
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn trace_parent(metadata: &MetadataMap) -> TraceParent {
+    let header = |name| {
+        metadata
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned)
+    };
+    TraceParent {
+        traceparent: header("traceparent"),
+        tracestate: header("tracestate"),
+    }
+}

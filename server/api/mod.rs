@@ -1,0 +1,121 @@
+//! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
+//!
+//! - `explain`: the bidirectional stream and the single call.
+//! - `convert`: events to wire types.
+//! - `model`, `admin`: what is served, and how it fares.
+//! - [`http`]: metrics and probes.
+
+mod admin;
+mod convert;
+mod explain;
+pub mod http;
+mod model;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::cache::Cache;
+use crate::metrics::Metrics;
+use crate::proto;
+use crate::proto::admin_service_server::AdminServiceServer;
+use crate::proto::explain_service_server::ExplainServiceServer;
+use crate::proto::model_service_server::ModelServiceServer;
+use crate::request::RequestLimits;
+use crate::scheduler::StepLimits;
+use crate::status::{Phase, ServerStatus};
+
+/// Services whose health is told, and the server as a whole.
+const SERVICES: [&str; 4] = [
+    "",
+    "codeexplainer.v1.ExplainService",
+    "codeexplainer.v1.ModelService",
+    "codeexplainer.v1.AdminService",
+];
+
+/// What the services share.
+pub struct Shared {
+    /// Phase, model and running items.
+    pub status: ServerStatus,
+    /// What a request may ask for.
+    pub request: RequestLimits,
+    /// What a step may hold.
+    pub step: StepLimits,
+    /// Items that wait at most.
+    pub queue_items: usize,
+    /// Items in flight on a stream at most.
+    pub stream_items: usize,
+    /// This server's name.
+    pub replica: Arc<str>,
+    /// The explanation cache.
+    pub cache: Arc<Cache>,
+    /// Where to count.
+    pub metrics: Arc<Metrics>,
+    /// When the server started.
+    pub started: std::time::Instant,
+}
+
+/// Serves gRPC until `stop`, then ends the connections as they fall idle.
+///
+/// # Errors
+/// The reflection service cannot read its own descriptors, or the listener fails.
+pub async fn serve_grpc(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    report(&reporter, shared.status.phase()).await;
+    tokio::spawn(follow(reporter, shared.status.clone()));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Room for an item that is somewhat too large, so that it gets an error of its own; far larger messages end the
+    // stream.
+    let message_bytes = shared.request.code_bytes.saturating_mul(4).max(4 << 20);
+    let explain = ExplainServiceServer::new(explain::ExplainApi::new(shared.clone()))
+        .max_decoding_message_size(message_bytes);
+    Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .http2_adaptive_window(Some(true))
+        .add_service(explain)
+        .add_service(ModelServiceServer::new(model::ModelApi::new(
+            shared.clone(),
+        )))
+        .add_service(AdminServiceServer::new(admin::AdminApi::new(shared)))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// Keeps health in step with the phase.
+async fn follow(reporter: HealthReporter, status: ServerStatus) {
+    let mut phases = status.watch();
+    while phases.changed().await.is_ok() {
+        let phase = *phases.borrow_and_update();
+        report(&reporter, phase).await;
+    }
+}
+
+async fn report(reporter: &HealthReporter, phase: Phase) {
+    let status = match phase {
+        Phase::Serving => ServingStatus::Serving,
+        Phase::Loading | Phase::WarmingUp | Phase::Draining => ServingStatus::NotServing,
+    };
+    for service in SERVICES {
+        reporter.set_service_status(service, status).await;
+    }
+}

@@ -1,0 +1,126 @@
+//! How the cache is set up.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Longer times to live are mistakes of unit.
+const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// A look-up that takes longer than this helps nobody.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// A Redis that is not probed within this is forgotten.
+const MAX_COOLDOWN: Duration = Duration::from_secs(24 * 3600);
+
+/// How the cache is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// `cache_size`: answers kept in memory. At the bound the least recently used one makes room. 0: none are kept in
+    /// memory.
+    pub size: u64,
+    /// `cache_ttl`: how long an answer is replayed after it was generated, in memory and in Redis. 1 ms to 10 years.
+    pub ttl: Duration,
+    /// `cache_max_answer_bytes`: larger answers are not kept, and larger values in Redis are not read. With
+    /// `cache_size` it bounds the cache's memory.
+    pub max_answer_bytes: usize,
+    /// `redis_url` and what belongs to it. `None`: answers are kept in memory alone.
+    pub redis: Option<RedisConfig>,
+}
+
+/// How to use Redis.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// `redis_url`: `redis://[user:password@]host[:port][/database]` or `unix:///path`.
+    pub url: String,
+    /// `redis_timeout`: the longest that a look-up waits for Redis, connecting included. At most a minute.
+    pub timeout: Duration,
+    /// `redis_cooldown`: how long Redis is left alone after five failures in a row, before a probe in the background
+    /// sees whether it is back. At most a day.
+    pub cooldown: Duration,
+}
+
+impl Default for CacheConfig {
+    /// 1024 answers of at most 1 MiB for an hour, in memory alone.
+    fn default() -> Self {
+        Self {
+            size: 1024,
+            ttl: Duration::from_secs(3600),
+            max_answer_bytes: 1 << 20,
+            redis: None,
+        }
+    }
+}
+
+impl CacheConfig {
+    pub(super) fn validate(&self) -> Result<(), CacheError> {
+        in_range("cache_ttl", self.ttl, MAX_TTL)?;
+        if self.max_answer_bytes == 0 {
+            return Err(CacheError::NoRoom);
+        }
+        if let Some(redis) = &self.redis {
+            in_range("redis_timeout", redis.timeout, MAX_TIMEOUT)?;
+            in_range("redis_cooldown", redis.cooldown, MAX_COOLDOWN)?;
+        }
+        Ok(())
+    }
+}
+
+impl RedisConfig {
+    /// A Redis that may take 50 ms, and is left alone for a second when it keeps failing.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            timeout: Duration::from_millis(50),
+            cooldown: Duration::from_secs(1),
+        }
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("timeout", &self.timeout)
+            .field("cooldown", &self.cooldown)
+            .finish_non_exhaustive()
+    }
+}
+
+fn in_range(option: &'static str, value: Duration, most: Duration) -> Result<(), CacheError> {
+    if value < Duration::from_millis(1) || value > most {
+        return Err(CacheError::Range {
+            option,
+            value,
+            most,
+        });
+    }
+    Ok(())
+}
+
+/// A configuration that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CacheError {
+    /// The URL is not one of Redis. The message does not repeat it: it may hold a password.
+    #[error(
+        "redis_url: {reason}; expected redis://[user:password@]host[:port][/database] or \
+         unix:///path"
+    )]
+    RedisUrl {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A duration is out of its range.
+    #[error("{option} is {value:?}, expected 1ms to {most:?}")]
+    Range {
+        /// Name of the option.
+        option: &'static str,
+        /// As configured.
+        value: Duration,
+        /// The largest value.
+        most: Duration,
+    },
+    /// No answer would fit.
+    #[error(
+        "cache_max_answer_bytes is 0, expected at least 1; to keep nothing in memory set \
+         cache_size to 0"
+    )]
+    NoRoom,
+}

@@ -1,0 +1,373 @@
+//! The command line, and what one value alone cannot tell to be wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{Config, LogFormat, Secret};
+use crate::cache::{Cache, CacheConfig, RedisConfig};
+use crate::engine::{DeviceSpec, EngineKind, EngineOptions, Precision};
+use crate::request::RequestLimits;
+use crate::scheduler::StepLimits;
+
+/// Explains code with a language model, over gRPC.
+#[derive(Debug, Parser)]
+#[command(
+    name = "code-explainer-server",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 after a clean stop, 64 for a bad setting, 66 for a model that cannot be loaded, \
+                  69 for an address that cannot be bound, 1 for anything else."
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: CliCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CliCommand {
+    /// Load a model and serve it
+    ///
+    /// Every option can be given as a flag, as the environment variable that is named beside it, or in a TOML file
+    /// (`--config`) under the flag's name with underscores: `batch_size = 16`. A flag wins over a variable, a variable
+    /// over the file.
+    Serve(Box<ServeArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// TOML file with settings
+    #[arg(long, env = "CODE_EXPLAINER_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    #[command(flatten, next_help_heading = "Addresses")]
+    pub(super) addresses: AddressArgs,
+    #[command(flatten, next_help_heading = "Model")]
+    pub(super) model: ModelArgs,
+    #[command(flatten, next_help_heading = "Limits")]
+    pub(super) limits: LimitArgs,
+    #[command(flatten, next_help_heading = "Cache")]
+    pub(super) cache: CacheArgs,
+    #[command(flatten, next_help_heading = "Operation")]
+    pub(super) operation: OperationArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddressArgs {
+    /// Where gRPC is served; port 0 picks a free one, which the log tells
+    #[arg(long, env = "CODE_EXPLAINER_LISTEN", value_name = "HOST:PORT")]
+    #[arg(default_value = "127.0.0.1:50051")]
+    pub(super) listen: SocketAddr,
+
+    /// Where /metrics, /healthz and /readyz are served over HTTP
+    #[arg(long, env = "CODE_EXPLAINER_HTTP_LISTEN", value_name = "HOST:PORT")]
+    #[arg(default_value = "127.0.0.1:9464")]
+    pub(super) http_listen: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ModelArgs {
+    /// A GGUF file, or a Hugging Face directory (config.json, safetensors, tokenizer.json)
+    #[arg(long, env = "CODE_EXPLAINER_MODEL", value_name = "PATH")]
+    #[arg(default_value = "models/SmolLM2-135M-Instruct.Q4_1.gguf")]
+    pub(super) model: PathBuf,
+
+    /// Where the model runs: auto (CUDA if there is a device), cpu, cuda or cuda:N
+    #[arg(long, env = "CODE_EXPLAINER_DEVICE", default_value = "auto")]
+    pub(super) device: DeviceSpec,
+
+    /// Precision of weights and arithmetic: fp32, bf16 or fp16; by default fp32 on the CPU and bf16 on CUDA
+    #[arg(long, env = "CODE_EXPLAINER_PRECISION")]
+    pub(super) precision: Option<Precision>,
+
+    /// What runs the model: native (kernels of our own; fp32 on the CPU, answers never depend on the batch), eager
+    /// (libtorch's operators; any device and precision), or auto (native where it can)
+    #[arg(long, env = "CODE_EXPLAINER_ENGINE", default_value = "auto")]
+    pub(super) engine: EngineKind,
+
+    /// Threads that a step of the model may use; 0: one for each core
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_THREADS",
+        default_value_t = 0,
+        value_name = "N"
+    )]
+    pub(super) threads: usize,
+
+    /// Tokens that the KV cache holds for all sequences together; its memory is taken at start
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_KV_CACHE_TOKENS",
+        default_value_t = 16384,
+        value_name = "N"
+    )]
+    pub(super) kv_cache_tokens: usize,
+
+    /// Tokens in a block of the KV cache
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_KV_BLOCK_TOKENS",
+        default_value_t = 16,
+        value_name = "N"
+    )]
+    pub(super) kv_block_tokens: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LimitArgs {
+    /// Sequences that a step works on at most
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_BATCH_SIZE",
+        default_value_t = 32,
+        value_name = "N"
+    )]
+    pub(super) batch_size: usize,
+
+    /// Tokens that a step works on at most: one for each decoding sequence, the rest for prefill. More gives a shorter
+    /// time to first token, fewer a steadier stream for the others
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_STEP_TOKENS",
+        default_value_t = 256,
+        value_name = "N"
+    )]
+    pub(super) step_tokens: usize,
+
+    /// Items that wait at most; more are refused with RESOURCE_EXHAUSTED and the time to wait
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_QUEUE_ITEMS",
+        default_value_t = 1024,
+        value_name = "N"
+    )]
+    pub(super) queue_items: usize,
+
+    /// Items in flight on one stream at most
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_STREAM_ITEMS",
+        default_value_t = 256,
+        value_name = "N"
+    )]
+    pub(super) stream_items: usize,
+
+    /// The largest snippet, in bytes
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_MAX_CODE_BYTES",
+        default_value_t = 65536,
+        value_name = "N"
+    )]
+    pub(super) max_code_bytes: usize,
+
+    /// The most tokens that a request may ask for
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_MAX_NEW_TOKENS",
+        default_value_t = 1024,
+        value_name = "N"
+    )]
+    pub(super) max_new_tokens: usize,
+
+    /// Tokens for a request that asks for no number
+    #[arg(long, env = "CODE_EXPLAINER_DEFAULT_MAX_NEW_TOKENS", value_name = "N")]
+    #[arg(default_value_t = 256)]
+    pub(super) default_max_new_tokens: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CacheArgs {
+    /// Answers kept in memory; 0 turns the memory cache off
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_CACHE_SIZE",
+        default_value_t = 10000,
+        value_name = "N"
+    )]
+    pub(super) cache_size: u64,
+
+    /// Seconds that a cached answer lives
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_CACHE_TTL",
+        default_value_t = 3600,
+        value_name = "SECONDS"
+    )]
+    pub(super) cache_ttl: u64,
+
+    /// A Redis shared by all replicas: redis://[USER:PASSWORD@]HOST[:PORT][/DB]. Without it, only memory is used. When
+    /// it is slow or gone, requests go on without it
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_REDIS_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(super) redis_url: Option<String>,
+
+    /// Secret mixed into the names of cached answers, the same on all replicas. Without it, who can read Redis can try out
+    /// whether some code was explained
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_CACHE_SECRET",
+        default_value = "",
+        value_name = "SECRET"
+    )]
+    #[arg(hide_env_values = true, hide_default_value = true)]
+    pub(super) cache_secret: String,
+
+    /// Longest wait for Redis in the way of an answer
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_REDIS_TIMEOUT",
+        default_value = "50ms",
+        value_name = "TIME"
+    )]
+    pub(super) redis_timeout: humantime::Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OperationArgs {
+    /// This server's name in receipts, logs and traces; by default the host's name
+    #[arg(long, env = "CODE_EXPLAINER_REPLICA", value_name = "NAME")]
+    pub(super) replica: Option<String>,
+
+    /// Send one trace per item to this OTLP collector (gRPC), such as http://127.0.0.1:4317. Off without it
+    #[arg(long, env = "CODE_EXPLAINER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(super) otlp_endpoint: Option<String>,
+
+    /// After SIGTERM, the time in which running items are finished before they are given up
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_DRAIN_TIMEOUT",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    pub(super) drain_timeout: humantime::Duration,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,code_explainer=debug
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub(super) log: String,
+
+    /// Shape of the log: text or json, on standard error
+    #[arg(long, env = "CODE_EXPLAINER_LOG_FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+}
+
+impl ServeArgs {
+    /// What one value alone cannot tell.
+    pub(super) fn validate(self) -> Result<Config, String> {
+        let Self {
+            addresses,
+            model,
+            limits,
+            cache,
+            operation,
+            ..
+        } = self;
+        positive("batch-size", limits.batch_size)?;
+        positive("queue-items", limits.queue_items)?;
+        positive("stream-items", limits.stream_items)?;
+        positive("max-code-bytes", limits.max_code_bytes)?;
+        positive("max-new-tokens", limits.max_new_tokens)?;
+        positive("default-max-new-tokens", limits.default_max_new_tokens)?;
+        positive("kv-cache-tokens", model.kv_cache_tokens)?;
+        positive("kv-block-tokens", model.kv_block_tokens)?;
+        if limits.step_tokens < limits.batch_size {
+            return Err(format!(
+                "--step-tokens is {}, but each of the {} sequences of --batch-size needs one",
+                limits.step_tokens, limits.batch_size
+            ));
+        }
+        if limits.default_max_new_tokens > limits.max_new_tokens {
+            return Err(format!(
+                "--default-max-new-tokens is {}, more than the {} of --max-new-tokens",
+                limits.default_max_new_tokens, limits.max_new_tokens
+            ));
+        }
+        if model.engine == EngineKind::Native
+            && !matches!(model.precision, None | Some(Precision::Fp32))
+        {
+            return Err(
+                "--engine native runs fp32 only; leave --precision out, or use --engine eager"
+                    .into(),
+            );
+        }
+        if model.engine == EngineKind::Native && matches!(model.device, DeviceSpec::Cuda(_)) {
+            return Err("--engine native runs on the CPU only; use --engine eager for CUDA".into());
+        }
+        tracing_subscriber::EnvFilter::try_new(&operation.log)
+            .map_err(|e| format!("--log '{}': {e}", operation.log))?;
+        if let Some(endpoint) = &operation.otlp_endpoint {
+            endpoint
+                .parse::<axum::http::Uri>()
+                .ok()
+                .filter(|uri| uri.scheme().is_some() && uri.authority().is_some())
+                .ok_or_else(|| {
+                    format!("--otlp-endpoint '{endpoint}': expected http://HOST:PORT")
+                })?;
+        }
+        let cache_config = CacheConfig {
+            size: cache.cache_size,
+            ttl: Duration::from_secs(cache.cache_ttl),
+            redis: cache.redis_url.map(|url| RedisConfig {
+                timeout: cache.redis_timeout.into(),
+                ..RedisConfig::new(url)
+            }),
+            ..CacheConfig::default()
+        };
+        // It connects to nothing yet: a way to have it check its own settings.
+        Cache::new(cache_config.clone()).map_err(|e| e.to_string())?;
+        Ok(Config {
+            listen: addresses.listen,
+            http_listen: addresses.http_listen,
+            model: model.model,
+            engine: EngineOptions {
+                engine: model.engine,
+                device: model.device,
+                precision: model.precision,
+                kv_cache_tokens: model.kv_cache_tokens,
+                block_tokens: model.kv_block_tokens,
+                threads: model.threads,
+            },
+            step: StepLimits {
+                sequences: limits.batch_size,
+                tokens: limits.step_tokens,
+            },
+            queue_items: limits.queue_items,
+            stream_items: limits.stream_items,
+            request: RequestLimits {
+                code_bytes: limits.max_code_bytes,
+                max_new_tokens: limits.max_new_tokens,
+                default_max_new_tokens: limits.default_max_new_tokens,
+            },
+            cache: cache_config,
+            cache_secret: Secret(cache.cache_secret),
+            replica: operation.replica.unwrap_or_else(host_name),
+            otlp_endpoint: operation.otlp_endpoint,
+            drain_timeout: operation.drain_timeout.into(),
+            log: operation.log,
+            log_format: operation.log_format,
+        })
+    }
+}
+
+fn positive(flag: &str, value: usize) -> Result<(), String> {
+    if value == 0 {
+        Err(format!("--{flag} is 0, expected at least 1"))
+    } else {
+        Ok(())
+    }
+}
+
+fn host_name() -> String {
+    sysinfo::System::host_name().unwrap_or_else(|_| "code-explainer".into())
+}

@@ -1,0 +1,146 @@
+//! What an operator can set: flags, then `CODE_EXPLAINER_*` variables, then a TOML file; checked once, handed on in
+//! parts.
+
+mod args;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use args::{Cli, CliCommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cache::CacheConfig;
+use crate::engine::EngineOptions;
+use crate::request::RequestLimits;
+use crate::scheduler::StepLimits;
+
+/// Shape of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything that `serve` needs; every value is valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// gRPC address.
+    pub listen: SocketAddr,
+    /// HTTP address.
+    pub http_listen: SocketAddr,
+    /// Where the model lies.
+    pub model: PathBuf,
+    /// How it is loaded.
+    pub engine: EngineOptions,
+    /// What a step may hold.
+    pub step: StepLimits,
+    /// Items that wait at most.
+    pub queue_items: usize,
+    /// Items in flight on a stream at most.
+    pub stream_items: usize,
+    /// What a request may ask for.
+    pub request: RequestLimits,
+    /// The explanation cache.
+    pub cache: CacheConfig,
+    /// Mixed into the cache's keys.
+    pub cache_secret: Secret,
+    /// Name of this server.
+    pub replica: String,
+    /// OTLP collector.
+    pub otlp_endpoint: Option<String>,
+    /// Time for the running work after a signal.
+    pub drain_timeout: Duration,
+    /// Log filter.
+    pub log: String,
+    /// Log shape.
+    pub log_format: LogFormat,
+}
+
+/// A text that never shows in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(...)")
+    }
+}
+
+impl Config {
+    /// Reads a command line, the environment, and the file that they name.
+    ///
+    /// # Errors
+    /// One that prints itself well: [`clap::Error`]; also for `--help` and `--version`.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        let first = Cli::command().try_get_matches_from(&args);
+        // The file's values become the defaults of a second reading: so flags and variables win, and one set of
+        // checks serves all three.
+        let matches = match config_file(&args, first.as_ref().ok()) {
+            Some(path) => with_file(Cli::command(), &path)?.try_get_matches_from(&args)?,
+            None => first?,
+        };
+        let CliCommand::Serve(args) = Cli::from_arg_matches(&matches)?.command;
+        args.validate()
+            .map_err(|problem| Cli::command().error(ErrorKind::ValueValidation, problem))
+    }
+}
+
+/// The config file named by flag or variable, also when another setting does not parse without it.
+fn config_file(args: &[OsString], matches: Option<&clap::ArgMatches>) -> Option<PathBuf> {
+    if let Some(matches) = matches {
+        return matches
+            .subcommand_matches("serve")?
+            .get_one::<PathBuf>("config")
+            .cloned();
+    }
+    let flag = args.iter().enumerate().find_map(|(i, arg)| {
+        let arg = arg.to_str()?;
+        match arg.strip_prefix("--config")? {
+            "" => args.get(i + 1).map(PathBuf::from),
+            rest => rest.strip_prefix('=').map(PathBuf::from),
+        }
+    });
+    flag.or_else(|| std::env::var_os("CODE_EXPLAINER_CONFIG").map(PathBuf::from))
+}
+
+fn with_file(command: clap::Command, path: &std::path::Path) -> Result<clap::Command, clap::Error> {
+    let fail = |problem: String| {
+        Cli::command().error(
+            ErrorKind::Io,
+            format!("--config {}: {problem}", path.display()),
+        )
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| fail(e.to_string()))?;
+    let mut serve = command
+        .find_subcommand("serve")
+        .cloned()
+        .ok_or_else(|| fail("there is no command to set".into()))?;
+    for (key, value) in table {
+        let known = key != "config" && serve.get_arguments().any(|a| a.get_id() == key.as_str());
+        if !known {
+            return Err(fail(format!("unknown setting '{key}'")));
+        }
+        let value = match value {
+            toml::Value::String(s) => s,
+            toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
+                value.to_string()
+            }
+            _ => {
+                return Err(fail(format!(
+                    "{key}: expected a string, a number or a boolean"
+                )));
+            }
+        };
+        serve = serve.mut_arg(&key, |arg| arg.default_value(value));
+    }
+    Ok(command.mut_subcommand("serve", |_| serve))
+}

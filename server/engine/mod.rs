@@ -1,0 +1,276 @@
+//! The engine's door: what a step of the model is asked to do and what it gives back.
+//!
+//! Nothing here knows of libtorch. [`Backend`] is the one trait between the scheduler, which decides what runs, and the
+//! device that runs it; [`torch`] is the real one, [`fake`] the one that tests steer.
+
+pub mod fake;
+mod plan;
+
+pub mod native;
+pub mod sampler;
+pub mod torch;
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Index of a block of the KV cache's pool.
+pub type BlockId = u32;
+
+/// A device's model, ready to run steps.
+///
+/// Synchronous and driven by one thread. The scheduler owns the KV blocks and says in each plan which ones a sequence
+/// has; a backend only reads and writes them.
+pub trait Backend: Send {
+    /// What was loaded. Does not change.
+    fn info(&self) -> &BackendInfo;
+
+    /// Runs every sequence of the plan one chunk further and samples where the plan says so.
+    ///
+    /// The answer for a sequence does not depend on which others are in the plan, nor on how its prompt was cut into
+    /// chunks: to the last bit in the native engine, to rounding in libtorch's.
+    ///
+    /// # Errors
+    /// A failed step leaves the KV contents of the plan's sequences undefined and the backend usable.
+    fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput, EngineError>;
+}
+
+/// What a backend has loaded and allocated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackendInfo {
+    /// Name of the model.
+    pub model: String,
+    /// "llama", "qwen2" or "gpt2".
+    pub architecture: String,
+    /// Number of parameters; shared ones count once.
+    pub parameters: u64,
+    /// Most tokens a sequence can have.
+    pub context_length: usize,
+    /// Number of tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// Precision of weights and arithmetic.
+    pub precision: Precision,
+    /// "cpu", "cuda:0".
+    pub device: String,
+    /// Tokens in a KV block.
+    pub block_tokens: usize,
+    /// KV blocks in the pool.
+    pub blocks: usize,
+    /// Bytes of the KV pool.
+    pub kv_pool_bytes: u64,
+    /// Bytes of the weights.
+    pub weights_bytes: u64,
+}
+
+/// One step of the model over several sequences.
+#[derive(Debug, Clone, Copy)]
+pub struct StepPlan<'a> {
+    /// Each sequence at most once.
+    pub sequences: &'a [SequenceStep<'a>],
+}
+
+/// One sequence's share of a step: a chunk of its prompt, or its last sampled token.
+#[derive(Debug, Clone, Copy)]
+pub struct SequenceStep<'a> {
+    /// Tokens to run through the model, at least one. The first has position `past`.
+    pub tokens: &'a [u32],
+    /// How many tokens of the sequence lie in its KV blocks already.
+    pub past: usize,
+    /// Its KV blocks in order; they hold at least `past + tokens.len()` tokens.
+    pub blocks: &'a [BlockId],
+    /// Sample the next token after the last of `tokens`. `None` for a chunk that does not end the prompt.
+    pub sample: Option<SampleStep<'a>>,
+}
+
+/// How to pick one token.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleStep<'a> {
+    /// The request's wishes.
+    pub sampling: &'a Sampling,
+    /// All tokens so far, prompt and answer, for the repetition penalty.
+    pub history: &'a [u32],
+    /// How many tokens were generated before: with the seed it fixes the random number.
+    pub index: u64,
+    /// Tokens that must not be picked (the end-of-sequence tokens before `min_new_tokens`).
+    pub banned: &'a [u32],
+}
+
+/// What a step gave: for each sequence of the plan, in order, the sampled token if one was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepOutput {
+    /// As long as the plan's `sequences`.
+    pub tokens: Vec<Option<u32>>,
+}
+
+/// How tokens are picked. All values are valid: see `request`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0: greedy.
+    pub temperature: f32,
+    /// In (0, 1]; 1: off.
+    pub top_p: f32,
+    /// 0: off.
+    pub top_k: u32,
+    /// 1: off.
+    pub repetition_penalty: f32,
+    /// Same seed, same request: same answer.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            repetition_penalty: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+/// Precision of weights and arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32-bit floats.
+    Fp32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half.
+    Fp16,
+}
+
+impl Precision {
+    /// Its name in config, receipts and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+            Self::Fp16 => "fp16",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "fp32" => Ok(Self::Fp32),
+            "bf16" => Ok(Self::Bf16),
+            "fp16" => Ok(Self::Fp16),
+            _ => Err(format!(
+                "unknown precision '{s}': expected fp32, bf16 or fp16"
+            )),
+        }
+    }
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceSpec {
+    /// The first CUDA device if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by number.
+    Cuda(usize),
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let cuda = |n: &str| n.parse().ok().map(Self::Cuda);
+        match s {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => s.strip_prefix("cuda:").and_then(cuda),
+        }
+        .ok_or_else(|| format!("unknown device '{s}': expected auto, cpu, cuda or cuda:N"))
+    }
+}
+
+/// What runs the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The native engine where it can, else the eager one.
+    Auto,
+    /// Kernels of our own, on the CPU.
+    Native,
+    /// libtorch's operators.
+    Eager,
+}
+
+impl FromStr for EngineKind {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "native" => Ok(Self::Native),
+            "eager" => Ok(Self::Eager),
+            _ => Err(format!(
+                "unknown engine '{s}': expected auto, native or eager"
+            )),
+        }
+    }
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineOptions {
+    /// What runs it.
+    pub engine: EngineKind,
+    /// Where it runs.
+    pub device: DeviceSpec,
+    /// `None`: fp32 on the CPU, bf16 on CUDA.
+    pub precision: Option<Precision>,
+    /// Tokens that the KV cache's pool holds, rounded up to whole blocks.
+    pub kv_cache_tokens: usize,
+    /// Tokens in a KV block.
+    pub block_tokens: usize,
+    /// Threads that a step may use; 0: one for each core.
+    pub threads: usize,
+}
+
+/// Why the engine could not load or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model's files are missing, broken or of a kind that cannot be served.
+    #[error(transparent)]
+    Weights(#[from] crate::weights::WeightsError),
+    /// The device is not there.
+    #[error("device {device} is not available: {reason}")]
+    Device {
+        /// As asked for.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
+    /// There is not enough memory for what was asked.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// The plan does not fit the model or its KV pool: a fault of the caller, found before anything was computed.
+    #[error("invalid step plan: {0}")]
+    Plan(String),
+    /// libtorch reported an error.
+    #[error("libtorch: {0}")]
+    Torch(String),
+}

@@ -1,0 +1,58 @@
+//! Large, page-aligned buffers of floats.
+
+use memmap2::MmapMut;
+
+use crate::engine::EngineError;
+
+/// Zeroed floats at a page boundary, on huge pages where the system has them: weights are read once per step from end
+/// to end, and with small pages the walk of the page table shows.
+#[derive(Debug)]
+pub struct Buffer {
+    map: Option<MmapMut>,
+    len: usize,
+}
+
+impl Buffer {
+    /// A buffer of `len` zeros. Pages become resident as they are written.
+    ///
+    /// # Errors
+    /// [`EngineError::OutOfMemory`], naming `what` was to be stored.
+    pub fn zeroed(len: usize, what: &str) -> Result<Self, EngineError> {
+        let failed = |reason: &dyn std::fmt::Display| {
+            EngineError::OutOfMemory(format!("cannot allocate {len} floats for {what}: {reason}"))
+        };
+        let bytes = len
+            .checked_mul(size_of::<f32>())
+            .ok_or_else(|| failed(&"too many"))?;
+        if bytes == 0 {
+            return Ok(Self { map: None, len });
+        }
+        let map = MmapMut::map_anon(bytes).map_err(|e| failed(&e))?;
+        // A hint: without huge pages the buffer works all the same.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self {
+            map: Some(map),
+            len,
+        })
+    }
+
+    /// The floats.
+    pub fn as_slice(&self) -> &[f32] {
+        self.map
+            .as_ref()
+            .map_or(&[], |map| bytemuck::cast_slice(map))
+    }
+
+    /// The floats, to write.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        self.map
+            .as_mut()
+            .map_or(&mut [], |map| bytemuck::cast_slice_mut(map))
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        (self.len * size_of::<f32>()) as u64
+    }
+}

@@ -1,0 +1,323 @@
+//! `y = x Wᵀ` in fp32 over packed weights.
+//!
+//! Every output is one chain of fused multiply-adds over k, from 0 upwards, started at the bias. So its bits do not
+//! depend on the number of rows, on the tile it falls into, on the threads, nor on the instruction set.
+//!
+//! The kernel keeps a tile of up to 6 rows x 64 columns in 24 AVX-512 accumulators and streams one panel of the weights
+//! past it; a panel of 64 columns lies in memory in the order in which it is read.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::isa::{Isa, dispatch};
+use super::lanes::{LANES, Lanes};
+use super::matrix::{Matrix, MatrixMut};
+use super::{Compute, activation};
+use crate::engine::EngineError;
+use crate::engine::native::buffer::Buffer;
+
+/// Columns (outputs) in a panel of packed weights.
+pub const PANEL: usize = 64;
+/// Rows in the largest tile.
+const TILE_ROWS: usize = 6;
+/// Rows that share one pass over a panel: few enough that they and the panel stay in the second-level cache.
+const BLOCK_ROWS: usize = 48;
+
+/// Linear weights packed as `[N/64][K][64]`.
+///
+/// The outputs of one or several parts (query, key, value; gate, up) lie one after the other, each part padded with
+/// zeros to whole panels.
+#[derive(Debug)]
+pub struct PackedF32 {
+    weights: Buffer,
+    bias: Option<Vec<f32>>,
+    inputs: usize,
+    panels: usize,
+}
+
+/// What happens to `x Wᵀ + b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    /// It is stored.
+    Store,
+    /// It is added to what is there: the residual stream.
+    Add,
+    /// Its GELU (tanh form) is stored.
+    GeluTanh,
+    /// Its GELU (error function) is stored.
+    GeluErf,
+    /// With the first half of the panels as gate `g` and the second as `u`, `silu(g) * u` is stored in the first half
+    /// of the columns; the second half holds `u` afterwards.
+    SiluMul,
+}
+
+impl PackedF32 {
+    /// Packs the parts of `outputs` rows each, over `inputs` columns. `rows(part, range, out)` gives rows of a part,
+    /// `[range.len(), inputs]`; it is called from several threads, for up to 64 rows at a time, so that the matrix is
+    /// never held twice.
+    ///
+    /// # Errors
+    /// When there is not enough memory for `what`.
+    pub fn pack(
+        inputs: usize,
+        outputs: &[usize],
+        what: &str,
+        rows: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
+    ) -> Result<Self, EngineError> {
+        // (part, its rows) of each panel
+        let panels: Vec<_> = (outputs.iter().enumerate())
+            .flat_map(|(part, &n)| {
+                (0..n)
+                    .step_by(PANEL)
+                    .map(move |first| (part, first..n.min(first + PANEL)))
+            })
+            .collect();
+        let mut weights = Buffer::zeroed(panels.len() * PANEL * inputs, what)?;
+        (weights
+            .as_mut_slice()
+            .par_chunks_mut(PANEL * inputs)
+            .zip(&panels))
+        .for_each_init(
+            || vec![0.0; PANEL * inputs],
+            |unpacked, (panel, (part, range))| {
+                let unpacked = &mut unpacked[..range.len() * inputs];
+                rows(*part, range.clone(), unpacked);
+                for (column, row) in unpacked.chunks_exact(inputs).enumerate() {
+                    for (line, &w) in panel.chunks_exact_mut(PANEL).zip(row) {
+                        line[column] = w;
+                    }
+                }
+            },
+        );
+        Ok(Self {
+            weights,
+            bias: None,
+            inputs,
+            panels: panels.len(),
+        })
+    }
+
+    /// Adds biases: those of the parts, one after the other, as [`pack`](Self::pack) got them.
+    ///
+    /// # Panics
+    /// If they are not as many as there are outputs with padding.
+    pub fn with_bias(mut self, parts: &[Vec<f32>]) -> Self {
+        let mut bias = Vec::with_capacity(self.padded_outputs());
+        for part in parts {
+            bias.extend_from_slice(part);
+            bias.resize(bias.len().next_multiple_of(PANEL), 0.0);
+        }
+        assert_eq!(bias.len(), self.padded_outputs());
+        self.bias = Some(bias);
+        self
+    }
+
+    /// Row `row` of the unpacked matrix into `out`: the embedding of a token out of a tied head.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` is shorter than it.
+    pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
+        let panel =
+            &self.weights.as_slice()[row / PANEL * PANEL * self.inputs..][..PANEL * self.inputs];
+        for (o, line) in out[..self.inputs].iter_mut().zip(panel.chunks_exact(PANEL)) {
+            *o = line[row % PANEL];
+        }
+    }
+
+    /// Inputs (k).
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Outputs with padding: the stride that `y` needs.
+    pub fn padded_outputs(&self) -> usize {
+        self.panels * PANEL
+    }
+
+    /// Bytes of weights and biases.
+    pub fn bytes(&self) -> u64 {
+        self.weights.bytes() + self.bias.as_ref().map_or(0, |b| 4 * b.len() as u64)
+    }
+}
+
+/// `y = epilogue(x Wᵀ + b)`: x `[m, >= k]`, y `[m, >= padded outputs]`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn gemm(
+    compute: &Compute,
+    x: Matrix<'_>,
+    w: &PackedF32,
+    y: &mut MatrixMut<'_>,
+    epilogue: Epilogue,
+) {
+    let (m, k) = (x.rows, w.inputs);
+    assert!(x.stride >= k && y.stride >= w.padded_outputs() && y.rows >= m);
+    let paired = epilogue == Epilogue::SiluMul;
+    assert!(
+        !paired || w.panels.is_multiple_of(2),
+        "gate and up have the same number of panels"
+    );
+    let columns = if paired { w.panels / 2 } else { w.panels };
+    let blocks = m.div_ceil(BLOCK_ROWS);
+    let (y, isa) = (&*y, compute.isa);
+    // A task is a panel and a block of rows; the blocks of a panel follow each other, so that it is still cached.
+    compute.pool.run(columns * blocks, &|task, _| {
+        let panel = task / blocks;
+        let rows = task % blocks * BLOCK_ROWS..m.min((task % blocks + 1) * BLOCK_ROWS);
+        let run = |panel: usize, add: bool| {
+            let block = Block {
+                x: x.data[rows.start * x.stride..].as_ptr(),
+                x_stride: x.stride,
+                k,
+                w: w.weights.as_slice()[panel * k * PANEL..][..k * PANEL].as_ptr(),
+                bias: w
+                    .bias
+                    .as_ref()
+                    .map(|b| b[panel * PANEL..][..PANEL].as_ptr()),
+                y: y.at(rows.start, panel * PANEL),
+                y_stride: y.stride,
+                rows: rows.len(),
+                add,
+            };
+            // SAFETY: `block` describes `rows.len()` rows inside x and y, by the shapes asserted above, and one whole
+            // panel; only this task touches these columns of these rows.
+            unsafe { multiply(isa, block) };
+        };
+        run(panel, epilogue == Epilogue::Add);
+        if paired {
+            run(panel + columns, false);
+        }
+        for row in rows.clone() {
+            // SAFETY: as above, and the pointers into these columns are no longer in use.
+            let out = unsafe { y.row_part(row, panel * PANEL, PANEL) };
+            match epilogue {
+                Epilogue::Store | Epilogue::Add => break,
+                Epilogue::GeluTanh => activation::gelu_tanh(isa, out),
+                Epilogue::GeluErf => activation::gelu_erf(out),
+                Epilogue::SiluMul => {
+                    // SAFETY: as above; gate and up are different columns.
+                    let up = unsafe { y.row_part(row, (panel + columns) * PANEL, PANEL) };
+                    activation::silu_mul(isa, out, up);
+                }
+            }
+        }
+    });
+}
+
+/// One panel times a block of rows.
+#[derive(Clone, Copy)]
+struct Block {
+    x: *const f32,
+    x_stride: usize,
+    k: usize,
+    w: *const f32,
+    bias: Option<*const f32>,
+    y: *mut f32,
+    y_stride: usize,
+    rows: usize,
+    add: bool,
+}
+
+/// # Safety
+/// `block`'s pointers are valid: `rows` rows of `k` floats at x, a panel of `k` x 64 at w, 64 biases, `rows` rows of 64
+/// floats at y that nobody else uses.
+unsafe fn multiply(isa: Isa, block: Block) {
+    // SAFETY: passed on.
+    unsafe { dispatch!(isa, block_rows(block: Block)) }
+}
+
+/// # Safety
+/// See [`multiply`].
+#[inline(always)]
+unsafe fn block_rows<V: Lanes>(block: Block) {
+    // Tiles as even as can be: 7 rows are 4 + 3, not 6 + 1.
+    let tiles = block.rows.div_ceil(TILE_ROWS);
+    let mut first = 0;
+    for tile in 0..tiles {
+        let rows = (block.rows - first).div_ceil(tiles - tile);
+        // SAFETY: the tile's rows are among the block's; columns 0..64 in steps of the tile's width.
+        unsafe {
+            match rows {
+                1 => panel_tiles::<V, 1, 4>(&block, first),
+                2 if V::WIDE => panel_tiles::<V, 2, 4>(&block, first),
+                3 if V::WIDE => panel_tiles::<V, 3, 4>(&block, first),
+                4 if V::WIDE => panel_tiles::<V, 4, 4>(&block, first),
+                5 if V::WIDE => panel_tiles::<V, 5, 4>(&block, first),
+                6 if V::WIDE => panel_tiles::<V, 6, 4>(&block, first),
+                2 => panel_tiles::<V, 2, 2>(&block, first),
+                3 => panel_tiles::<V, 3, 2>(&block, first),
+                4 => panel_tiles::<V, 4, 1>(&block, first),
+                5 => panel_tiles::<V, 5, 1>(&block, first),
+                _ => panel_tiles::<V, 6, 1>(&block, first),
+            }
+        }
+        first += rows;
+    }
+}
+
+/// # Safety
+/// See [`multiply`]; rows `first..first + R` are the block's.
+#[inline(always)]
+unsafe fn panel_tiles<V: Lanes, const R: usize, const C: usize>(block: &Block, first: usize) {
+    let mut column = 0;
+    while column < PANEL {
+        // SAFETY: passed on; `column + C * 16` is at most 64.
+        unsafe { tile::<V, R, C>(block, first, column) };
+        column += C * LANES;
+    }
+}
+
+/// R rows x C*16 columns, all of k.
+///
+/// # Safety
+/// See [`multiply`]; rows `first..first + R` are the block's, columns `column..column + C * 16` the panel's.
+#[inline(always)]
+unsafe fn tile<V: Lanes, const R: usize, const C: usize>(
+    block: &Block,
+    first: usize,
+    column: usize,
+) {
+    // How far ahead of the stream to fetch: about a microsecond at the memory's speed.
+    const AHEAD: usize = 16 * PANEL;
+    // SAFETY: all offsets stay within the rows, the panel and the columns of the contract; a prefetch may point anywhere.
+    unsafe {
+        let mut acc = [[V::splat(0.0); C]; R];
+        if let Some(bias) = block.bias {
+            for c in 0..C {
+                let b = V::load(bias.add(column + c * LANES));
+                for row in &mut acc {
+                    row[c] = b;
+                }
+            }
+        }
+        let x = block.x.add(first * block.x_stride);
+        let mut w = block.w.add(column);
+        for k in 0..block.k {
+            let mut b = [V::splat(0.0); C];
+            for c in 0..C {
+                b[c] = V::load(w.add(c * LANES));
+                V::prefetch(w.wrapping_add(AHEAD + c * LANES));
+            }
+            for r in 0..R {
+                let a = V::splat(*x.add(r * block.x_stride + k));
+                for c in 0..C {
+                    acc[r][c] = a.fma(b[c], acc[r][c]);
+                }
+            }
+            w = w.add(PANEL);
+        }
+        for (r, row) in acc.into_iter().enumerate() {
+            let y = block.y.add((first + r) * block.y_stride + column);
+            for (c, sum) in row.into_iter().enumerate() {
+                let y = y.add(c * LANES);
+                if block.add {
+                    V::load(y).add(sum).store(y)
+                } else {
+                    sum.store(y)
+                }
+            }
+        }
+    }
+}

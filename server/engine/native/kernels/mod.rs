@@ -1,0 +1,36 @@
+//! The operators, vectorised and spread over the pool's threads.
+//!
+//! Everything here is exact in this sense: a result's bits depend on its own inputs alone, not on the other rows, the
+//! number of threads or the instruction set. Safe functions check their shapes; all that is unsafe in the engine is below
+//! this module and in the pool.
+//!
+//! Reading order: [`isa`], `lanes`, [`matrix`], [`gemm`], [`norm`], [`activation`], [`rope`], [`kv`], [`attention`],
+//! `attend`.
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "tiles of registers are indexed by row and column"
+)]
+
+pub mod activation;
+mod attend;
+pub mod attention;
+pub mod gemm;
+pub mod isa;
+pub mod kv;
+mod lanes;
+pub mod matrix;
+pub mod norm;
+pub mod rope;
+
+use isa::Isa;
+
+use super::pool::Pool;
+
+/// What operators run on.
+pub struct Compute {
+    /// The threads.
+    pub pool: Pool,
+    /// The instructions.
+    pub isa: Isa,
+}

@@ -1,0 +1,20 @@
+//! The native CPU engine: packed weights, own kernels, own threads.
+//!
+//! A step is exact in this sense: a sequence's logits have the same bits alone and in any batch, in any chunks, with any
+//! number of threads and any instruction set, because every number is computed in an order that only its own row fixes.
+//!
+//! Reading order: [`load`](mod@load) packs a checkpoint, [`backend`] turns plans into batches, [`batch`] is a pass's rows,
+//! [`model`] is the pass, [`linear`] a layer's weights, [`kernels`] the operators, [`pool`] the threads, [`buffer`] the
+//! memory.
+
+pub mod backend;
+pub mod batch;
+pub mod buffer;
+pub mod kernels;
+pub mod linear;
+pub mod load;
+pub mod model;
+pub mod pool;
+
+pub use backend::NativeBackend;
+pub use load::{load, load_for};

@@ -1,0 +1,26 @@
+//! The libtorch engine: the same eager code on the CPU and on CUDA, in fp32, bf16 and fp16.
+//!
+//! The only place in the library that names `tch`. Reading order: [`load`](mod@load) turns a checkpoint into tensors,
+//! `device` says where they live, `batch` turns a plan into index tensors, `model` is the network, `kv_cache` the pool that
+//! its attention reads and writes, `error` what becomes of an exception in libtorch.
+//!
+//! # Exactness
+//! libtorch picks a matrix multiplication by its shape, so the last bits of a logit can depend on how many rows a step has
+//! and on how a prompt was cut into chunks. Where two logits are equal to about 1e-4 that can change a greedy token. The
+//! native engine does not have this; this one is for devices and precisions that only libtorch has.
+
+mod backend;
+mod batch;
+mod device;
+mod error;
+mod kv_cache;
+mod load;
+mod model;
+
+pub use backend::TorchBackend;
+pub use load::load;
+
+/// Whether libtorch sees a CUDA device.
+pub fn cuda_is_available() -> bool {
+    tch::Cuda::is_available()
+}

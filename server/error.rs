@@ -1,0 +1,166 @@
+//! Every way an item can fail, and the one map from there to gRPC.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Why an item was refused or failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A field of the request has no valid value.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field's name in the proto.
+        field: &'static str,
+        /// What is wrong with it and what is expected.
+        problem: String,
+    },
+    /// An item of the same id is in flight on the stream.
+    #[error("id: an item with the id '{0}' is in flight on this stream")]
+    DuplicateId(String),
+    /// The server's queue is full.
+    #[error("the queue is full ({limit} items); try again later")]
+    QueueFull {
+        /// Items that it holds.
+        limit: usize,
+        /// When to try again.
+        retry: Duration,
+    },
+    /// The stream has as many items in flight as it may.
+    #[error("the stream has {limit} items in flight, which is the limit; wait for an answer first")]
+    StreamFull {
+        /// Items in flight that a stream may have.
+        limit: usize,
+    },
+    /// The model is not ready yet.
+    #[error("the model is loading; try again soon")]
+    Loading,
+    /// The server is shutting down.
+    #[error("the server is shutting down; try another one")]
+    ShuttingDown,
+    /// The client asked for it, or went away.
+    #[error("cancelled by the client")]
+    Cancelled,
+    /// A step that the item rode in failed for want of memory.
+    #[error("the engine ran out of memory; try again later")]
+    OutOfMemory,
+    /// A step that the item rode in failed. The cause is in the server's log.
+    #[error("the engine failed; the server's log says why")]
+    Engine,
+    /// Something that should not happen. The cause is in the server's log.
+    #[error("internal error; the server's log says why")]
+    Internal,
+}
+
+impl Error {
+    /// Shorthand for [`Error::Invalid`].
+    pub fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            problem: problem.into(),
+        }
+    }
+
+    /// The gRPC status code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Invalid { .. } => Code::InvalidArgument,
+            Self::DuplicateId(_) => Code::AlreadyExists,
+            Self::QueueFull { .. } | Self::StreamFull { .. } | Self::OutOfMemory => {
+                Code::ResourceExhausted
+            }
+            Self::Loading | Self::ShuttingDown => Code::Unavailable,
+            Self::Cancelled => Code::Cancelled,
+            Self::Engine | Self::Internal => Code::Internal,
+        }
+    }
+
+    /// Its name in metrics: a closed set.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid",
+            Self::DuplicateId(_) => "duplicate_id",
+            Self::QueueFull { .. } => "queue_full",
+            Self::StreamFull { .. } => "stream_full",
+            Self::Loading => "loading",
+            Self::ShuttingDown => "shutting_down",
+            Self::Cancelled => "cancelled",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Engine => "engine",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// How long to wait before the same item is sent again; `None` if that would not help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::QueueFull { retry, .. } => Some(*retry),
+            Self::StreamFull { .. } => Some(Duration::from_millis(100)),
+            Self::Loading | Self::OutOfMemory | Self::Engine => Some(Duration::from_secs(1)),
+            // Another replica takes it at once.
+            Self::ShuttingDown => Some(Duration::ZERO),
+            Self::Invalid { .. } | Self::DuplicateId(_) | Self::Cancelled | Self::Internal => None,
+        }
+    }
+
+    /// The request's field at fault, or nothing.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Invalid { field, .. } => field,
+            Self::DuplicateId(_) => "id",
+            Self::QueueFull { .. }
+            | Self::StreamFull { .. }
+            | Self::Loading
+            | Self::ShuttingDown
+            | Self::Cancelled
+            | Self::OutOfMemory
+            | Self::Engine
+            | Self::Internal => "",
+        }
+    }
+}
+
+/// With `google.rpc.BadRequest` and `google.rpc.RetryInfo` where they apply.
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let mut details = ErrorDetails::new();
+        if !error.field().is_empty() {
+            details.add_bad_request_violation(error.field(), error.to_string());
+        }
+        if let Some(delay) = error.retry_after() {
+            details.set_retry_info(Some(delay));
+        }
+        Self::with_error_details(error.code(), error.to_string(), details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_at_fault_is_named_in_the_details() {
+        let status = Status::from(Error::invalid("top_p", "is 3, expected 0 to 1"));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let violations = status
+            .get_details_bad_request()
+            .expect("bad request")
+            .field_violations;
+        assert_eq!(violations[0].field, "top_p");
+    }
+
+    #[test]
+    fn a_full_queue_says_when_to_come_back() {
+        let retry = Duration::from_millis(1500);
+        let status = Status::from(Error::QueueFull { limit: 8, retry });
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(
+            status
+                .get_details_retry_info()
+                .expect("retry info")
+                .retry_delay,
+            Some(retry)
+        );
+    }
+}

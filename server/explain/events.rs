@@ -1,0 +1,76 @@
+//! What happens to an item, in the server's own terms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{FinishReason, Level, Timings};
+use crate::error::Error;
+
+/// An event of an item, under the client's id.
+#[derive(Debug, Clone)]
+pub struct ItemEvent {
+    /// The client's name for the item.
+    pub id: Arc<str>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened to an item.
+#[derive(Debug, Clone)]
+pub enum EventKind {
+    /// It is queued.
+    Accepted(Accepted),
+    /// More of the answer.
+    Delta {
+        /// The text to append.
+        text: String,
+        /// Counted from 0.
+        sequence: u64,
+    },
+    /// The answer is complete.
+    Done(Box<Done>),
+    /// It failed.
+    Failed(Error),
+}
+
+/// An item that was valid.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// Items before it in the queue.
+    pub queue_position: usize,
+    /// As given or detected.
+    pub language: Option<String>,
+    /// Length of the prompt.
+    pub prompt_tokens: usize,
+    /// If asked for.
+    pub prompt: Option<String>,
+}
+
+/// An answer that is complete.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Those of them that were not computed again.
+    pub cached_tokens: usize,
+    /// Tokens generated.
+    pub generated_tokens: usize,
+    /// How long it took.
+    pub timings: Timings,
+    /// From acceptance to the first token.
+    pub first_token: Duration,
+    /// The largest batch that it rode in; 0 if it came from a cache.
+    pub largest_batch: usize,
+    /// Where it came from; `None`: the model.
+    pub level: Option<Level>,
+    /// Seed that was used.
+    pub seed: u64,
+    /// Name of the strategy.
+    pub strategy: &'static str,
+    /// What the client should know.
+    pub notes: Vec<String>,
+    /// The answer, if asked for.
+    pub full_text: Option<String>,
+}

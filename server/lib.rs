@@ -1,0 +1,44 @@
+//! Code Explainer: a gRPC streaming inference server that explains code with a language model.
+//!
+//! In reading order, the way an item goes:
+//!
+//! - [`config`]: what an operator can set.
+//! - [`api`]: gRPC and HTTP; the wire's types end there.
+//! - [`request`]: a request that is known to be good.
+//! - [`explain`]: one item from its request to its last event.
+//! - [`prompt`]: from a snippet to a prompt. [`text`]: from a prompt to tokens, and from tokens back to text.
+//! - [`cache`]: answers that were given before, replayed as streams.
+//! - [`scheduler`]: the queue, continuous batching, and the engine thread.
+//! - [`engine`]: the one trait between the scheduler and a device's model, and what implements it.
+//! - [`weights`]: model files. [`model`]: from files to a tokenizer and a backend.
+//! - [`status`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
+//! - [`error`]: every way an item can fail.
+
+pub mod api;
+pub mod cache;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod explain;
+pub mod memory;
+pub mod metrics;
+pub mod model;
+pub mod prompt;
+pub mod request;
+pub mod run;
+pub mod scheduler;
+pub mod status;
+pub mod telemetry;
+pub mod text;
+pub mod weights;
+
+/// The wire's types, generated from `proto/`.
+#[allow(missing_docs, clippy::all)]
+pub mod proto {
+    tonic::include_proto!("codeexplainer.v1");
+
+    /// The descriptors of all protos, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+pub use run::{Listeners, run};

@@ -1,0 +1,80 @@
+//! From a model's files to what serves it: the tokenizer, and a backend that is made on the engine thread.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::engine::{
+    Backend, DeviceSpec, EngineError, EngineKind, EngineOptions, Precision, native, torch,
+};
+use crate::text::{Text, TextError};
+use crate::weights::{Checkpoint, WeightsError};
+
+/// A model whose files have been read; its weights are loaded by `backend`.
+pub struct Model {
+    /// Tokenizer and chat template.
+    pub text: Arc<Text>,
+    /// Tells it from other models.
+    pub digest: String,
+    /// Loads the weights. Called on the thread that will run the steps.
+    pub backend: Box<dyn FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send>,
+}
+
+/// Why a model cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Its files.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// Its tokenizer or chat template.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Model {
+    /// Opens a GGUF file or a Hugging Face directory.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the file and what is wrong with it.
+    pub fn open(path: &Path, options: EngineOptions) -> Result<Self, ModelError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let text = Arc::new(Text::from_checkpoint(&checkpoint)?);
+        let digest = checkpoint.digest().to_owned();
+        let backend = Box::new(move || backend(&checkpoint, &options));
+        Ok(Self {
+            text,
+            digest,
+            backend,
+        })
+    }
+}
+
+/// The engine that `options` ask for. `auto` is the native one for fp32 on the CPU, and libtorch's otherwise.
+fn backend(
+    checkpoint: &Checkpoint,
+    options: &EngineOptions,
+) -> Result<Box<dyn Backend>, EngineError> {
+    let fits_native = matches!(options.precision, None | Some(Precision::Fp32))
+        && match options.device {
+            DeviceSpec::Cpu => true,
+            DeviceSpec::Auto => !torch::cuda_is_available(),
+            DeviceSpec::Cuda(_) => false,
+        };
+    let native = match options.engine {
+        EngineKind::Auto => fits_native,
+        EngineKind::Native => true,
+        EngineKind::Eager => false,
+    };
+    tracing::info!(
+        engine = if native { "native" } else { "eager" },
+        device = %options.device,
+        "loading the weights"
+    );
+    Ok(if native {
+        Box::new(native::load(checkpoint, options)?)
+    } else {
+        Box::new(torch::load(checkpoint, options)?)
+    })
+}

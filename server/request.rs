@@ -1,0 +1,293 @@
+//! A request that is known to be good. Nothing past [`ValidRequest`] sees the wire's types.
+
+use crate::engine::Sampling;
+use crate::error::Error;
+use crate::prompt::Strategy;
+use crate::proto;
+
+/// The longest id, in bytes.
+pub const MAX_ID_BYTES: usize = 256;
+/// Stop strings that a request may name.
+pub const MAX_STOPS: usize = 16;
+/// The longest stop string, in bytes.
+pub const MAX_STOP_BYTES: usize = 256;
+/// The longest name of a language, in bytes.
+const MAX_LANGUAGE_BYTES: usize = 64;
+/// Higher temperatures are noise; more likely a mistake of unit.
+const MAX_TEMPERATURE: f32 = 100.0;
+
+/// What requests may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// The largest code, in bytes.
+    pub code_bytes: usize,
+    /// The largest `max_new_tokens`.
+    pub max_new_tokens: usize,
+    /// The `max_new_tokens` of a request that names none.
+    pub default_max_new_tokens: usize,
+}
+
+/// One snippet to explain; every field has a value that can be served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidRequest {
+    /// The client's name for it; may be empty.
+    pub id: String,
+    /// Not empty.
+    pub code: String,
+    /// As given; `None`: to be detected.
+    pub language: Option<String>,
+    /// How the prompt is made.
+    pub strategy: Strategy,
+    /// At least 1.
+    pub max_new_tokens: usize,
+    /// At most `max_new_tokens`.
+    pub min_new_tokens: usize,
+    /// How tokens are picked.
+    pub sampling: Sampling,
+    /// The answer follows from the request alone, so that it may be cached: greedy, or the client gave the seed.
+    pub reproducible: bool,
+    /// Not empty ones.
+    pub stops: Vec<String>,
+    /// Go on past the end-of-sequence token.
+    pub ignore_eos: bool,
+    /// Repeat the answer at its end.
+    pub include_full_text: bool,
+    /// Tell the prompt.
+    pub include_prompt: bool,
+}
+
+impl ValidRequest {
+    /// Checks every field of a request.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the first field that is wrong.
+    pub fn new(wire: proto::ExplainRequest, limits: &RequestLimits) -> Result<Self, Error> {
+        check_id(&wire.id)?;
+        check_code(&wire.code, limits.code_bytes)?;
+        let (max_new_tokens, min_new_tokens) = token_limits(&wire, limits)?;
+        let sampling = sampling(&wire)?;
+        check_stops(&wire.stop)?;
+        Ok(Self {
+            language: language(&wire.language)?,
+            strategy: strategy(&wire.strategy)?,
+            max_new_tokens,
+            min_new_tokens,
+            reproducible: sampling.temperature == 0.0 || wire.seed.is_some(),
+            sampling,
+            stops: wire.stop,
+            ignore_eos: wire.ignore_eos,
+            include_full_text: wire.include_full_text,
+            include_prompt: wire.include_prompt,
+            id: wire.id,
+            code: wire.code,
+        })
+    }
+}
+
+fn check_id(id: &str) -> Result<(), Error> {
+    if id.len() > MAX_ID_BYTES {
+        let problem = format!(
+            "is {} bytes long, expected at most {MAX_ID_BYTES}",
+            id.len()
+        );
+        return Err(Error::invalid("id", problem));
+    }
+    Ok(())
+}
+
+fn check_code(code: &str, most: usize) -> Result<(), Error> {
+    if code.trim().is_empty() {
+        return Err(Error::invalid("code", "is empty, expected source code"));
+    }
+    if code.len() > most {
+        let problem = format!("is {} bytes long, expected at most {most}", code.len());
+        return Err(Error::invalid("code", problem));
+    }
+    Ok(())
+}
+
+fn language(name: &str) -> Result<Option<String>, Error> {
+    if name.len() > MAX_LANGUAGE_BYTES || name.chars().any(char::is_control) {
+        let problem = format!("expected a name of at most {MAX_LANGUAGE_BYTES} printable bytes");
+        return Err(Error::invalid("language", problem));
+    }
+    let name = name.trim();
+    Ok((!name.is_empty()).then(|| name.to_lowercase()))
+}
+
+fn strategy(name: &str) -> Result<Strategy, Error> {
+    if name.is_empty() {
+        return Ok(Strategy::Vanilla);
+    }
+    name.parse().map_err(|_| {
+        let known: Vec<_> = Strategy::ALL.iter().map(|s| s.as_str()).collect();
+        let name: String = name.chars().take(64).collect();
+        Error::invalid(
+            "strategy",
+            format!("is '{name}', expected one of {}", known.join(", ")),
+        )
+    })
+}
+
+fn token_limits(
+    wire: &proto::ExplainRequest,
+    limits: &RequestLimits,
+) -> Result<(usize, usize), Error> {
+    let max = match wire.max_new_tokens {
+        0 => limits.default_max_new_tokens,
+        n => in_range("max_new_tokens", n, limits.max_new_tokens)?,
+    };
+    let min = in_range("min_new_tokens", wire.min_new_tokens, max)?;
+    Ok((max, min))
+}
+
+fn in_range(field: &'static str, value: i32, most: usize) -> Result<usize, Error> {
+    usize::try_from(value)
+        .ok()
+        .filter(|v| *v <= most)
+        .ok_or_else(|| Error::invalid(field, format!("is {value}, expected 0 to {most}")))
+}
+
+fn sampling(wire: &proto::ExplainRequest) -> Result<Sampling, Error> {
+    let within = |field, value: f32, low: f32, high: f32| {
+        if (low..=high).contains(&value) {
+            Ok(value)
+        } else {
+            Err(Error::invalid(
+                field,
+                format!("is {value}, expected {low} to {high}"),
+            ))
+        }
+    };
+    let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
+    Ok(Sampling {
+        temperature: within("temperature", wire.temperature, 0.0, MAX_TEMPERATURE)?,
+        top_p: or_one(within("top_p", wire.top_p, 0.0, 1.0)?),
+        top_k: u32::try_from(wire.top_k).map_err(|_| {
+            Error::invalid(
+                "top_k",
+                format!("is {}, expected 0 (off) or more", wire.top_k),
+            )
+        })?,
+        repetition_penalty: or_one(within(
+            "repetition_penalty",
+            wire.repetition_penalty,
+            0.0,
+            MAX_TEMPERATURE,
+        )?),
+        // A greedy answer uses no random number; a fixed seed keeps its receipt the same.
+        seed: wire.seed.unwrap_or_else(|| {
+            if wire.temperature == 0.0 {
+                0
+            } else {
+                rand_seed()
+            }
+        }),
+    })
+}
+
+/// Any number will do, as long as it differs from call to call; it is told in the receipt.
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0_u8)
+}
+
+fn check_stops(stops: &[String]) -> Result<(), Error> {
+    if stops.len() > MAX_STOPS {
+        let problem = format!("has {} strings, expected at most {MAX_STOPS}", stops.len());
+        return Err(Error::invalid("stop", problem));
+    }
+    if stops.iter().any(String::is_empty) {
+        return Err(Error::invalid(
+            "stop",
+            "has an empty string, which would end every answer",
+        ));
+    }
+    if stops.iter().any(|s| s.len() > MAX_STOP_BYTES) {
+        let problem = format!("has a string over {MAX_STOP_BYTES} bytes");
+        return Err(Error::invalid("stop", problem));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: RequestLimits = RequestLimits {
+        code_bytes: 100,
+        max_new_tokens: 50,
+        default_max_new_tokens: 20,
+    };
+
+    fn good() -> proto::ExplainRequest {
+        proto::ExplainRequest {
+            code: "x = 1".into(),
+            ..Default::default()
+        }
+    }
+
+    #[track_caller]
+    fn refuses(field: &str, change: impl FnOnce(&mut proto::ExplainRequest)) {
+        let mut wire = good();
+        change(&mut wire);
+        let error = ValidRequest::new(wire, &LIMITS).expect_err("refused");
+        assert_eq!(error.field(), field, "{error}");
+    }
+
+    #[test]
+    fn defaults_are_greedy_vanilla_and_reproducible() {
+        let request = ValidRequest::new(good(), &LIMITS).expect("valid");
+        assert_eq!(request.strategy, Strategy::Vanilla);
+        assert_eq!((request.max_new_tokens, request.min_new_tokens), (20, 0));
+        assert_eq!(request.sampling.temperature, 0.0);
+        assert_eq!(request.sampling.top_p, 1.0);
+        assert_eq!(request.sampling.repetition_penalty, 1.0);
+        assert!(request.reproducible);
+    }
+
+    #[test]
+    fn sampling_without_a_seed_is_not_reproducible() {
+        let unseeded = proto::ExplainRequest {
+            temperature: 0.8,
+            ..good()
+        };
+        let seeded = proto::ExplainRequest {
+            seed: Some(7),
+            ..unseeded.clone()
+        };
+        assert!(
+            !ValidRequest::new(unseeded, &LIMITS)
+                .expect("valid")
+                .reproducible
+        );
+        let seeded = ValidRequest::new(seeded, &LIMITS).expect("valid");
+        assert!(seeded.reproducible);
+        assert_eq!(seeded.sampling.seed, 7);
+    }
+
+    #[test]
+    fn each_bad_field_is_named() {
+        refuses("code", |r| r.code = " \n".into());
+        refuses("code", |r| r.code = "x".repeat(101));
+        refuses("id", |r| r.id = "i".repeat(MAX_ID_BYTES + 1));
+        refuses("language", |r| r.language = "py\nthon".into());
+        refuses("language", |r| r.language = "l".repeat(65));
+        refuses("strategy", |r| r.strategy = "psychic".into());
+        refuses("max_new_tokens", |r| r.max_new_tokens = -1);
+        refuses("max_new_tokens", |r| r.max_new_tokens = 51);
+        refuses("min_new_tokens", |r| r.min_new_tokens = -5);
+        refuses("min_new_tokens", |r| r.min_new_tokens = 21);
+        refuses("temperature", |r| r.temperature = f32::NAN);
+        refuses("temperature", |r| r.temperature = -0.1);
+        refuses("temperature", |r| r.temperature = f32::INFINITY);
+        refuses("top_p", |r| r.top_p = 1.01);
+        refuses("top_p", |r| r.top_p = f32::NAN);
+        refuses("top_k", |r| r.top_k = -3);
+        refuses("repetition_penalty", |r| r.repetition_penalty = f32::NAN);
+        refuses("repetition_penalty", |r| r.repetition_penalty = -1.0);
+        refuses("stop", |r| r.stop = vec![String::new()]);
+        refuses("stop", |r| r.stop = vec!["a".into(); MAX_STOPS + 1]);
+        refuses("stop", |r| r.stop = vec!["a".repeat(MAX_STOP_BYTES + 1)]);
+    }
+}

@@ -1,0 +1,223 @@
+//! A server's life, from its listeners to its last answer. The caller owns the edges: it binds, and it says when to
+//! stop.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Shared, http::serve_http, serve_grpc};
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::explain::Explainer;
+use crate::metrics::Metrics;
+use crate::model::{Model, ModelError};
+use crate::scheduler::Scheduler;
+use crate::status::{Phase, ServerStatus};
+use crate::telemetry::Traces;
+
+/// After the items have been answered: time for connections to say goodbye, and for the last traces.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Sockets that are bound.
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For HTTP.
+    pub http: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the configured addresses.
+    ///
+    /// # Errors
+    /// Names the address that cannot be bound.
+    pub async fn bind(grpc: SocketAddr, http: SocketAddr) -> anyhow::Result<Self> {
+        let bind = async |address: SocketAddr, what: &str| {
+            let listener = TcpListener::bind(address).await;
+            listener.with_context(|| format!("cannot listen on {address} for {what}"))
+        };
+        Ok(Self {
+            grpc: bind(grpc, "gRPC").await?,
+            http: bind(http, "HTTP").await?,
+        })
+    }
+}
+
+/// Why a server ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The model cannot be served.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Something else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// Serves until `shutdown`, then finishes the running items within the configured time.
+///
+/// Probes and health are answered from the first moment; items once the model has been loaded by `open` and has run a
+/// one-token forward pass.
+///
+/// # Errors
+/// The model cannot be served, or the network side fails.
+pub async fn run(
+    listeners: Listeners,
+    config: Config,
+    open: impl FnOnce() -> Result<Model, ModelError> + Send + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let status = ServerStatus::new();
+    let traces = Arc::new(Traces::new(
+        config.otlp_endpoint.as_deref(),
+        &config.replica,
+    )?);
+    let shared = Arc::new(Shared {
+        status: status.clone(),
+        request: config.request,
+        step: config.step,
+        queue_items: config.queue_items,
+        stream_items: config.stream_items,
+        replica: config.replica.as_str().into(),
+        cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
+        metrics: Arc::new(Metrics::new().context("the metrics")?),
+        started: Instant::now(),
+    });
+    let stop = CancellationToken::new();
+    let _stop_with_me = stop.clone().drop_guard();
+    let mut grpc = tokio::spawn(serve_grpc(listeners.grpc, shared.clone(), stop.clone()));
+    let mut http = tokio::spawn(serve_http(listeners.http, shared.clone(), stop.clone()));
+
+    tokio::pin!(shutdown);
+    let engine = tokio::select! {
+        engine = start_engine(&shared, &config, open, traces.clone()) => Some(engine?),
+        () = &mut shutdown => None,
+    };
+    if let Some((_, _)) = &engine {
+        tokio::select! {
+            () = &mut shutdown => {}
+            ended = &mut grpc => failed("gRPC", ended)?,
+            ended = &mut http => failed("HTTP", ended)?,
+        }
+    }
+    status.enter(Phase::Draining);
+    if let Some((scheduler, thread)) = engine {
+        drain(&status, &scheduler, config.drain_timeout).await;
+        status.closing.cancel();
+        end_of_thread(thread).await;
+    }
+    status.closing.cancel();
+    stop.cancel();
+    goodbye(grpc, http).await;
+    // It blocks while it sends what is left.
+    let _ = tokio::task::spawn_blocking(move || traces.shutdown(GOODBYE)).await;
+    Ok(())
+}
+
+type Engine = (Scheduler, std::thread::JoinHandle<()>);
+
+async fn start_engine(
+    shared: &Arc<Shared>,
+    config: &Config,
+    open: impl FnOnce() -> Result<Model, ModelError> + Send + 'static,
+    traces: Arc<Traces>,
+) -> Result<Engine, RunError> {
+    let opened = tokio::task::spawn_blocking(open).await;
+    let Model {
+        text,
+        digest,
+        backend,
+    } = opened.context("reading the model panicked")??;
+    shared.status.enter(Phase::WarmingUp);
+    let metrics = shared.metrics.clone();
+    let observer = Box::new(move |step: &_| metrics.step(step));
+    let (scheduler, started) = Scheduler::start(backend, config.step, config.queue_items, observer);
+    let ready = started
+        .ready
+        .await
+        .context("the engine thread ended while it was loading")?;
+    let model = ready.map_err(ModelError::from)?;
+    tracing::info!(
+        model = model.model,
+        architecture = model.architecture,
+        parameters = model.parameters,
+        device = model.device,
+        precision = %model.precision,
+        context = model.context_length,
+        weights_mb = model.weights_bytes >> 20,
+        kv_pool_mb = model.kv_pool_bytes >> 20,
+        "the model is loaded"
+    );
+    let context_length = model.context_length.min(model.blocks * model.block_tokens);
+    shared.status.serve(Arc::new(Explainer {
+        text,
+        scheduler: scheduler.clone(),
+        cache: shared.cache.clone(),
+        model: crate::engine::BackendInfo {
+            context_length,
+            ..model
+        },
+        model_digest: digest,
+        cache_secret: config.cache_secret.0.clone(),
+        metrics: shared.metrics.clone(),
+        traces,
+        closing: shared.status.closing.clone(),
+    }));
+    tracing::info!("ready");
+    Ok((scheduler, started.thread))
+}
+
+/// New items are refused from here on; those that there are get until the deadline.
+async fn drain(status: &ServerStatus, scheduler: &Scheduler, timeout: Duration) {
+    scheduler.close();
+    status.items.close();
+    tracing::info!(items = status.items.len(), "finishing the running items");
+    if tokio::time::timeout(timeout, status.items.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            items = status.items.len(),
+            "the time is up; giving up the rest"
+        );
+    }
+    scheduler.stop();
+    // What was given up is told so.
+    let _ = tokio::time::timeout(GOODBYE, status.items.wait()).await;
+}
+
+/// An engine that hangs in a step does not keep the process.
+async fn end_of_thread(thread: std::thread::JoinHandle<()>) {
+    let joined = tokio::task::spawn_blocking(move || thread.join());
+    match tokio::time::timeout(GOODBYE, joined).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(_) => tracing::error!("the engine thread panicked"),
+        Err(_) => tracing::error!("the engine thread hangs; leaving it behind"),
+    }
+}
+
+async fn goodbye(grpc: JoinHandle<anyhow::Result<()>>, http: JoinHandle<anyhow::Result<()>>) {
+    for mut side in [grpc, http] {
+        if tokio::time::timeout(GOODBYE, &mut side).await.is_err() {
+            // A client that keeps its connection open has been told to go.
+            side.abort();
+        }
+    }
+}
+
+/// The network side should outlive everything.
+fn failed(
+    what: &str,
+    ended: Result<anyhow::Result<()>, tokio::task::JoinError>,
+) -> anyhow::Result<()> {
+    ended
+        .with_context(|| format!("{what} panicked"))?
+        .with_context(|| format!("{what} failed"))?;
+    anyhow::bail!("{what} ended by itself")
+}

@@ -1,0 +1,12 @@
+//! Hugging Face checkpoints: a directory with `config.json` and one or several safetensors files.
+
+mod config;
+mod directory;
+mod error;
+mod names;
+mod safetensors;
+
+pub(super) use directory::{DIGESTED, Directory};
+pub use error::SafetensorsError;
+pub use names::canonical_table;
+pub use safetensors::{SafetensorsEntry, SafetensorsTable};

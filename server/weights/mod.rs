@@ -1,0 +1,35 @@
+//! Model files: what is in them, checked before anything is computed with it.
+//!
+//! A [`Checkpoint`] is a GGUF file or a Hugging Face directory, memory-mapped. Whatever the source, it has one
+//! [`ModelConfig`] and one table of tensors under the same names (those of GGUF), in the same layout (`[out, in]` for
+//! linear weights, rotary rows in "rotate half" order), so that an engine reads every model with one loop.
+//!
+//! The parsers ([`gguf::Gguf`], [`huggingface::SafetensorsTable`], [`ModelConfig::from_gguf`],
+//! [`ModelConfig::from_hugging_face`]) work on byte slices: they believe no length before it is compared with the bytes
+//! that are left, and they never panic. That is what the fuzz targets lean on.
+//!
+//! Reading order: [`config`], [`dtype`], [`tensor`], [`gguf`], [`huggingface`], `validate`, [`checkpoint`].
+
+pub mod checkpoint;
+pub mod config;
+mod dequantize;
+mod digest;
+pub mod dtype;
+pub mod error;
+mod file;
+pub mod gguf;
+pub mod huggingface;
+mod rope;
+mod table;
+pub mod tensor;
+mod validate;
+
+pub use checkpoint::Checkpoint;
+pub use config::{Activation, Architecture, ModelConfig, RopeScaling};
+pub use dtype::DType;
+pub use error::{ConfigError, WeightsError};
+pub use gguf::{Array, Gguf, GgufError, Metadata, StringArray, Value};
+pub use huggingface::{SafetensorsError, SafetensorsTable};
+pub use table::{TensorEntry, TensorTable};
+pub use tensor::{Layout, TensorView};
+pub use validate::validate;

@@ -1,0 +1,132 @@
+//! The same question is answered from the cache, as the stream that it was.
+
+use code_explainer_client::proto::{CacheLevel, ExplainRequest};
+
+use crate::common::redis::RedisServer;
+use crate::common::server::TestServer;
+use crate::common::stream::{Outcome, TestStream, item};
+
+async fn ask(server: &TestServer, wanted: ExplainRequest) -> Outcome {
+    let mut stream = TestStream::open(server).await;
+    let id = wanted.id.clone();
+    stream.explain(wanted).await;
+    stream.collect(1).await.remove(&id).expect("its outcome")
+}
+
+fn level(outcome: &Outcome) -> CacheLevel {
+    let done = outcome.done.as_ref().expect("done");
+    done.receipt.as_ref().expect("receipt").cache()
+}
+
+#[tokio::test]
+async fn a_repeated_item_is_replayed_from_memory() {
+    let (server, control) = TestServer::fake(&[]).await;
+    let first = ask(&server, item("first", "x = 1")).await;
+    let steps = control.steps();
+    let second = ask(&server, item("second", "x = 1")).await;
+    assert_eq!(level(&first), CacheLevel::Unspecified);
+    assert_eq!(level(&second), CacheLevel::Memory);
+    assert_eq!((second.text, second.deltas), (first.text, first.deltas));
+    assert_eq!(control.steps(), steps, "the engine was not asked");
+    let (first, second) = (first.done.expect("done"), second.done.expect("done"));
+    assert_eq!(first.finish_reason, second.finish_reason);
+    let tokens = |d: &code_explainer_client::proto::Done| {
+        let usage = d.usage.expect("usage");
+        (usage.prompt_tokens, usage.generated_tokens)
+    };
+    assert_eq!(tokens(&first), tokens(&second));
+}
+
+#[tokio::test]
+async fn another_question_is_another_answer() {
+    let (server, _) = TestServer::fake(&[]).await;
+    ask(&server, item("a", "x = 1")).await;
+    let changes: [fn(&mut ExplainRequest); 6] = [
+        |r| r.code = "x = 2".into(),
+        |r| r.strategy = "ast_augmented".into(),
+        |r| r.max_new_tokens = 15,
+        |r| r.language = "ruby".into(),
+        |r| r.repetition_penalty = 1.5,
+        |r| r.stop = vec!["never".into()],
+    ];
+    for change in changes {
+        let mut wanted = item("b", "x = 1");
+        change(&mut wanted);
+        assert_eq!(level(&ask(&server, wanted).await), CacheLevel::Unspecified);
+    }
+}
+
+#[tokio::test]
+async fn only_reproducible_answers_are_kept() {
+    let (server, _) = TestServer::fake(&[]).await;
+    let warm = |seed| ExplainRequest {
+        temperature: 0.7,
+        seed,
+        ..item("a", "x = 1")
+    };
+    ask(&server, warm(None)).await;
+    assert_eq!(
+        level(&ask(&server, warm(None)).await),
+        CacheLevel::Unspecified
+    );
+    ask(&server, warm(Some(5))).await;
+    assert_eq!(
+        level(&ask(&server, warm(Some(5))).await),
+        CacheLevel::Memory
+    );
+    assert_eq!(
+        level(&ask(&server, warm(Some(6))).await),
+        CacheLevel::Unspecified
+    );
+}
+
+#[tokio::test]
+async fn replicas_share_answers_through_redis_and_live_without_it() {
+    let mut redis = tokio::task::spawn_blocking(RedisServer::start)
+        .await
+        .expect("a Redis");
+    let url = redis.url();
+    let flags = ["--redis-url", url.as_str(), "--redis-timeout", "2s"];
+    let (one, _) = TestServer::fake(&flags).await;
+    let (two, control) = TestServer::fake(&flags).await;
+    let first = ask(&one, item("a", "x = 1")).await;
+    until_stored(&url).await;
+    let second = ask(&two, item("b", "x = 1")).await;
+    assert_eq!(level(&second), CacheLevel::Redis);
+    assert_eq!(
+        control.steps(),
+        1,
+        "one warm-up step, and none for the item"
+    );
+    assert_eq!(second.text, first.text);
+    tokio::task::spawn_blocking(move || {
+        redis.kill();
+        redis
+    })
+    .await
+    .expect("killed");
+    let outcome = ask(&two, item("c", "another = 1")).await;
+    assert!(outcome.done.is_some(), "{:?}", outcome.error);
+}
+
+/// Waits until the write, which is behind the answer, has arrived.
+async fn until_stored(url: &str) {
+    let client = redis::Client::open(url).expect("a URL");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("it answers");
+    let stored = async {
+        while redis::cmd("DBSIZE")
+            .query_async::<u64>(&mut connection)
+            .await
+            .expect("a size")
+            == 0
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), stored)
+        .await
+        .expect("stored");
+}

@@ -1,0 +1,10 @@
+//! What the tests share.
+
+pub(crate) mod awkward_shapes;
+pub(crate) mod model_files;
+pub(crate) mod programs;
+pub(crate) mod redis;
+pub(crate) mod sequences;
+pub(crate) mod server;
+pub(crate) mod smollm;
+pub(crate) mod stream;

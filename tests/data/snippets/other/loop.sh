@@ -1,0 +1,3 @@
+for f in *.txt; do
+  mv "$f" "${f%.txt}.md"
+done

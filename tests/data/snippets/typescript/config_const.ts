@@ -1,0 +1,6 @@
+export const ROUTES = {
+  home: "/",
+  about: "/about",
+} as const;
+
+export type Route = keyof typeof ROUTES;

@@ -1,0 +1,4 @@
+const isString = (x: unknown): x is string => typeof x === "string";
+export function assertNever(x: never): never {
+  throw new Error("unexpected: " + x);
+}

@@ -1,0 +1,230 @@
+//! Whatever lies in Redis: reading it gives the answer that was written, or an error, and never a panic.
+//!
+//! `CODE_EXPLAINER_FUZZ_SECONDS` makes each of these run for so long.
+
+use std::time::{Duration, Instant};
+
+use code_explainer::cache::{BrokenValue, CacheKey, CachedAnswer, FinishReason, KeyParts, Timings};
+
+/// Without `CODE_EXPLAINER_FUZZ_SECONDS`.
+const ROUNDS: u64 = 20_000;
+/// Where the parts of a value lie: magic 4, version 2, key 32, length 8, checksum 32, payload.
+const LENGTH_AT: usize = 38;
+const CHECKSUM_AT: usize = 46;
+const PAYLOAD_AT: usize = 78;
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    fn text(&mut self) -> String {
+        let alphabet = [
+            'a',
+            ' ',
+            '"',
+            '\\',
+            '\n',
+            '\0',
+            '\u{1f}',
+            'é',
+            '\u{fffd}',
+            '🌍',
+            '\u{10ffff}',
+        ];
+        (0..self.below(12))
+            .map(|_| alphabet[self.below(alphabet.len())])
+            .collect()
+    }
+
+    fn answer(&mut self) -> CachedAnswer {
+        use FinishReason::{Context, Eos, Length, Stop};
+        let time = |random: &mut Self| Duration::from_nanos(random.next());
+        CachedAnswer {
+            deltas: (0..self.below(20)).map(|_| self.text()).collect(),
+            finish_reason: [Eos, Stop, Length, Context][self.below(4)],
+            prompt_tokens: self.next() as u32,
+            generated_tokens: self.next() as u32,
+            seed: self.next(),
+            notes: (0..self.below(3)).map(|_| self.text()).collect(),
+            language: self.text(),
+            timings: Timings {
+                queue: time(self),
+                prefill: time(self),
+                decode: time(self),
+            },
+        }
+    }
+
+    /// Changes some bytes: flips, cuts, insertions, copies of parts over others, tokens of JSON.
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        const TOKENS: [&[u8]; 12] = [
+            b"[",
+            b"{",
+            b"\"",
+            b",",
+            b"\\ud800",
+            b"null",
+            b"-1",
+            b"1e999",
+            b"18446744073709551616",
+            b"\"eos\"",
+            b"\"deltas\":[",
+            b"\xff",
+        ];
+        for _ in 0..1 + self.below(4) {
+            let at = self.below(bytes.len());
+            match self.below(6) {
+                0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
+                1 => bytes.truncate(at),
+                2 => bytes.insert(at, self.next() as u8),
+                3 => {
+                    let end = (at + self.below(16)).min(bytes.len());
+                    let copy = bytes[at..end].to_vec();
+                    let to = self.below(bytes.len());
+                    bytes.splice(to..to, copy);
+                }
+                4 => {
+                    let token = TOKENS[self.below(TOKENS.len())];
+                    let end = (at + self.below(8)).min(bytes.len());
+                    bytes.splice(at..end, token.iter().copied());
+                }
+                _ => {
+                    let end = (at + self.below(16)).min(bytes.len());
+                    bytes.drain(at..end);
+                }
+            }
+        }
+    }
+}
+
+fn rounds() -> impl Iterator<Item = u64> {
+    let seconds = std::env::var("CODE_EXPLAINER_FUZZ_SECONDS").ok();
+    let time = seconds.map(|s| Duration::from_secs(s.parse().expect("a number of seconds")));
+    let start = Instant::now();
+    (0..).take_while(move |round| match time {
+        Some(time) => start.elapsed() < time,
+        None => *round < ROUNDS,
+    })
+}
+
+fn key(random: &mut Random) -> CacheKey {
+    let code = random.next().to_le_bytes();
+    CacheKey::new(&KeyParts {
+        salt: b"",
+        code: &code,
+        language: "",
+        strategy: "",
+        prompt_revision: 0,
+        model_digest: b"",
+        precision: "",
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        repetition_penalty: 1.0,
+        seed: 0,
+        stops: &[],
+        ignore_eos: false,
+        max_new_tokens: 1,
+        min_new_tokens: 0,
+    })
+}
+
+/// Puts the length and the checksum right, so that what lies behind them is reached.
+fn repair(value: &mut [u8]) {
+    if value.len() >= PAYLOAD_AT {
+        let length = (value.len() - PAYLOAD_AT) as u64;
+        value[LENGTH_AT..CHECKSUM_AT].copy_from_slice(&length.to_le_bytes());
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update(&value[..CHECKSUM_AT])
+            .update(&value[PAYLOAD_AT..]);
+        value[CHECKSUM_AT..PAYLOAD_AT].copy_from_slice(hasher.finalize().as_bytes());
+    }
+}
+
+#[test]
+fn fuzz_an_answer_reads_back_under_its_key_alone() {
+    let mut random = Random(1);
+    for round in rounds() {
+        let (answer, right, wrong) = (random.answer(), key(&mut random), key(&mut random));
+        let value = answer.encode(&right);
+        assert_eq!(
+            CachedAnswer::decode(&right, &value).expect("intact"),
+            answer,
+            "{round}"
+        );
+        let other = CachedAnswer::decode(&wrong, &value);
+        assert!(matches!(other, Err(BrokenValue::Key)), "{round}: {other:?}");
+    }
+}
+
+#[test]
+fn fuzz_changed_bytes_are_never_taken_for_an_answer() {
+    let mut random = Random(2);
+    for round in rounds() {
+        let (answer, key) = (random.answer(), key(&mut random));
+        let value = answer.encode(&key);
+        let mut changed = value.clone();
+        random.mutate(&mut changed);
+        let decoded = CachedAnswer::decode(&key, &changed);
+        assert_eq!(decoded.is_ok(), changed == value, "{round}: {decoded:?}");
+    }
+}
+
+#[test]
+fn fuzz_a_forged_value_is_an_answer_or_an_error() {
+    let mut random = Random(3);
+    let mut accepted = 0;
+    for round in rounds() {
+        let (answer, key) = (random.answer(), key(&mut random));
+        let mut value = answer.encode(&key);
+        let mut payload = value.split_off(PAYLOAD_AT);
+        random.mutate(&mut payload);
+        value.extend(payload);
+        repair(&mut value);
+        match CachedAnswer::decode(&key, &value) {
+            Ok(read) => {
+                accepted += 1;
+                let again = read.encode(&key);
+                assert_eq!(
+                    CachedAnswer::decode(&key, &again).expect("intact"),
+                    read,
+                    "{round}"
+                );
+            }
+            Err(BrokenValue::Payload(_)) => {}
+            Err(other) => panic!("{round}: the header is right, but {other}"),
+        }
+    }
+    // Otherwise the mutations are too coarse to reach past the JSON parser.
+    assert!(accepted > 0);
+}
+
+#[test]
+fn fuzz_headers_that_lie_are_errors() {
+    let mut random = Random(4);
+    for round in rounds() {
+        let (answer, key) = (random.answer(), key(&mut random));
+        let mut value = answer.encode(&key);
+        let lie = random.next() >> random.below(64);
+        value[LENGTH_AT..CHECKSUM_AT].copy_from_slice(&lie.to_le_bytes());
+        let payload = (value.len() - PAYLOAD_AT) as u64;
+        let decoded = CachedAnswer::decode(&key, &value);
+        match decoded {
+            Err(BrokenValue::Length { stated, .. }) => assert_eq!(stated, lie, "{round}"),
+            Ok(_) => assert_eq!(lie, payload, "{round}"),
+            Err(other) => panic!("{round}: {other}"),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! All behaviours in one program: they share one loaded model, and the link takes its time only once.
+
+mod common;
+
+mod architecture;
+mod bad_model_files;
+mod bad_requests;
+mod batch_invariance;
+mod cache_memory;
+mod cache_redis;
+mod cached_streams;
+mod cancellation;
+mod chat_template;
+mod detokenizer;
+mod fuzz_cache_value;
+mod fuzz_weights;
+mod health_and_reflection;
+mod language_detection;
+mod metrics_and_report;
+mod other_languages;
+mod outline_bounds;
+mod outline_extraction;
+mod parity_native;
+mod parity_torch;
+mod program;
+mod prompt_strategies;
+mod real_model;
+mod sampler;
+mod settings;
+mod shutdown;
+mod streaming;
+mod tokenizer_files;
+mod tokenizer_parity;
+mod torch_engine;
+mod traces;
+mod weights_bad_directories;
+mod weights_config;
+mod weights_dequantize;
+mod weights_formats;
+mod weights_metadata;
+mod weights_real_model;
