@@ -56,7 +56,7 @@ echo "the server is ready: gRPC on $grpc, HTTP on $http"
 
 for file in samples/*; do
     printf '\n--- %s\n\n' "$file"
-    "$client" explain --server "http://$grpc" "$file" || fail "explaining $file failed"
+    "$client" explain --receipt --server "http://$grpc" "$file" || fail "explaining $file failed"
 done
 
 printf '\nstopping the server\n'
