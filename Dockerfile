@@ -33,7 +33,10 @@ COPY --from=builder /src/target/release/code-explainer-server /src/target/releas
 RUN ["bin/code-explainer-server", "--version"]
 
 USER 10001:10001
+# libtorch's OpenMP threads would spin between two operators and take the cores of those who work; it must be told before
+# the program starts.
 ENV PATH=/opt/code-explainer/bin:$PATH \
+    OMP_WAIT_POLICY=PASSIVE \
     CODE_EXPLAINER_LISTEN=0.0.0.0:50051 \
     CODE_EXPLAINER_HTTP_LISTEN=0.0.0.0:9464 \
     CODE_EXPLAINER_MODEL=/opt/code-explainer/models/SmolLM2-135M-Instruct.Q4_1.gguf

@@ -40,6 +40,9 @@ impl Model {
     /// [`ModelError`] names the file and what is wrong with it.
     pub fn open(path: &Path, options: EngineOptions) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path)?;
+        for note in &checkpoint.config().notes {
+            tracing::warn!("{note}");
+        }
         let text = Arc::new(Text::from_checkpoint(&checkpoint)?);
         let digest = checkpoint.digest().to_owned();
         let backend = Box::new(move || backend(&checkpoint, &options));

@@ -2,7 +2,8 @@
 
 use crate::engine::Sampling;
 use crate::error::Error;
-use crate::prompt::Strategy;
+use crate::prompt::language::parse_language;
+use crate::prompt::{PromptError, Strategy};
 use crate::proto;
 
 /// The longest id, in bytes.
@@ -11,8 +12,6 @@ pub const MAX_ID_BYTES: usize = 256;
 pub const MAX_STOPS: usize = 16;
 /// The longest stop string, in bytes.
 pub const MAX_STOP_BYTES: usize = 256;
-/// The longest name of a language, in bytes.
-const MAX_LANGUAGE_BYTES: usize = 64;
 /// Higher temperatures are noise; more likely a mistake of unit.
 const MAX_TEMPERATURE: f32 = 100.0;
 
@@ -106,27 +105,16 @@ fn check_code(code: &str, most: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// In the canonical form of its name.
 fn language(name: &str) -> Result<Option<String>, Error> {
-    if name.len() > MAX_LANGUAGE_BYTES || name.chars().any(char::is_control) {
-        let problem = format!("expected a name of at most {MAX_LANGUAGE_BYTES} printable bytes");
-        return Err(Error::invalid("language", problem));
-    }
-    let name = name.trim();
-    Ok((!name.is_empty()).then(|| name.to_lowercase()))
+    parse_language(name).map_err(|e| Error::invalid("language", e.to_string()))
 }
 
 fn strategy(name: &str) -> Result<Strategy, Error> {
     if name.is_empty() {
-        return Ok(Strategy::Vanilla);
+        return Ok(Strategy::default());
     }
-    name.parse().map_err(|_| {
-        let known: Vec<_> = Strategy::ALL.iter().map(|s| s.as_str()).collect();
-        let name: String = name.chars().take(64).collect();
-        Error::invalid(
-            "strategy",
-            format!("is '{name}', expected one of {}", known.join(", ")),
-        )
-    })
+    name.parse().map_err(|e: PromptError| Error::invalid("strategy", e.to_string()))
 }
 
 fn token_limits(

@@ -56,43 +56,34 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// How an answer was made, in one line.
+/// How an answer was made, in one line. One that was replayed has no speed or batch to speak of.
 pub(crate) fn receipt(done: &Done) -> String {
     let (usage, receipt) = (&done.usage, &done.receipt);
+    let mut parts = vec![format!("{} {}", receipt.model, receipt.precision)];
     let total_ms = receipt.queue_ms + receipt.prefill_ms + receipt.decode_ms;
-    let rate = if total_ms > 0.0 {
-        format!(
-            " ({:.1} tok/s)",
-            f64::from(usage.generated_tokens) / (total_ms / 1e3)
-        )
-    } else {
-        String::new()
+    let tokens = format!("{} tokens in {}", usage.generated_tokens, millis(total_ms));
+    let replayed = match receipt.cache {
+        CacheLevel::Computed => None,
+        CacheLevel::Memory => Some("replayed from memory"),
+        CacheLevel::Redis => Some("replayed from Redis"),
+        CacheLevel::Unknown => Some("replayed"),
     };
-    let mut parts = vec![
-        format!("{} {}", receipt.model, receipt.precision),
-        format!(
-            "{} tokens in {}{rate}",
-            usage.generated_tokens,
-            millis(total_ms)
-        ),
-        format!("first token {}", millis(receipt.time_to_first_token_ms)),
-        format!("queue {}", millis(receipt.queue_ms)),
-        format!("prefill {}", millis(receipt.prefill_ms)),
-        format!(
-            "prompt {} ({} cached)",
-            usage.prompt_tokens, usage.cached_tokens
-        ),
-        format!("batch ≤ {}", receipt.largest_batch),
-        format!("replica {}", receipt.replica),
-        format!("seed {}", receipt.seed),
-        done.finish_reason.as_str().to_owned(),
-    ];
-    match receipt.cache {
-        CacheLevel::Computed => {}
-        CacheLevel::Memory => parts.push("replayed from memory".to_owned()),
-        CacheLevel::Redis => parts.push("replayed from Redis".to_owned()),
-        CacheLevel::Unknown => parts.push("replayed".to_owned()),
+    if let Some(replayed) = replayed {
+        parts.push(format!("{tokens}, {replayed}"));
+        parts.push(format!("prompt {}", usage.prompt_tokens));
+    } else {
+        let rate = f64::from(usage.generated_tokens) / (total_ms / 1e3).max(f64::MIN_POSITIVE);
+        let (prompt, cached) = (usage.prompt_tokens, usage.cached_tokens);
+        parts.push(format!("{tokens} ({rate:.1} tok/s)"));
+        parts.push(format!("first token {}", millis(receipt.time_to_first_token_ms)));
+        parts.push(format!("queue {}", millis(receipt.queue_ms)));
+        parts.push(format!("prefill {}", millis(receipt.prefill_ms)));
+        parts.push(format!("prompt {prompt} ({cached} cached)"));
+        parts.push(format!("batch ≤ {}", receipt.largest_batch));
     }
+    parts.push(format!("replica {}", receipt.replica));
+    parts.push(format!("seed {}", receipt.seed));
+    parts.push(done.finish_reason.as_str().to_owned());
     parts.extend(receipt.notes.iter().map(|note| format!("note: {note}")));
     parts.join(" · ")
 }

@@ -80,7 +80,6 @@ impl FromStr for Strategy {
 
 /// A request that no prompt can be made for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum PromptError {
     /// The strategy has no such name.
     #[error("unknown strategy '{name}': expected {}", known_strategies())]
@@ -90,7 +89,7 @@ pub enum PromptError {
     },
     /// The language's name is too long.
     #[error(
-        "language has {bytes} bytes, at most {} are allowed; leave it empty to have it detected",
+        "has {bytes} bytes, at most {} are allowed; leave it empty to have it detected",
         language::MAX_LANGUAGE_BYTES
     )]
     LanguageTooLong {
@@ -99,7 +98,7 @@ pub enum PromptError {
     },
     /// The language's name has characters that a name does not have.
     #[error(
-        "language has characters that are not printable, or backticks; leave it empty to have it detected"
+        "has characters that are not printable, or backticks; leave it empty to have it detected"
     )]
     LanguageNotPrintable,
 }
@@ -128,7 +127,7 @@ pub struct PromptParts {
 pub fn build(strategy: Strategy, code: &str, language: Option<&str>) -> PromptParts {
     let mut notes = Vec::new();
     let given = parse_language(language.unwrap_or_default()).unwrap_or_else(|refused| {
-        notes.push(format!("{refused}; it was ignored"));
+        notes.push(format!("the language {refused}; it was ignored"));
         None
     });
     let language = given.or_else(|| detect::detect(code).map(|found| found.name.to_owned()));
