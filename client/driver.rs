@@ -140,12 +140,12 @@ impl Driver {
             limits = ask => limits?,
             () = self.steps.closed() => return Err(Stop::Unheard),
         };
-        let stream_items = usize::try_from(limits.stream_items).unwrap_or(MAX_WINDOW);
-        self.size = self
-            .window
-            .size
-            .unwrap_or(stream_items)
-            .clamp(1, MAX_WINDOW);
+        // More than the server takes would only be refused; a limit of 0 is one that it does not tell.
+        let most = [limits.stream_items, limits.queue_items]
+            .into_iter()
+            .filter_map(|limit| usize::try_from(limit).ok().filter(|limit| *limit > 0))
+            .fold(MAX_WINDOW, usize::min);
+        self.size = self.window.size.unwrap_or(most).clamp(1, most);
         self.max_code_bytes = match usize::try_from(limits.max_code_bytes) {
             Ok(bytes) if bytes > 0 => bytes.min(self.max_code_bytes),
             _ => self.max_code_bytes,

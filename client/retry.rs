@@ -41,8 +41,15 @@ impl Retry {
     fn delay_with(&self, tried: u32, asked: Option<Duration>, jitter: f64) -> Duration {
         if let Some(asked) = asked {
             let asked = asked.min(self.max_server_delay);
-            return asked + asked.mul_f64(jitter / 4.0);
+            // "At once" holds for one try: repeated, it would use all of them up in no time.
+            if tried == 1 || !asked.is_zero() {
+                return asked + asked.mul_f64(jitter / 4.0);
+            }
         }
+        self.own_delay(tried, jitter)
+    }
+
+    fn own_delay(&self, tried: u32, jitter: f64) -> Duration {
         let doubled = 2_u32.saturating_pow(tried.saturating_sub(1).min(20));
         let delay = self.first_delay.saturating_mul(doubled).min(self.max_delay);
         delay.mul_f64(0.5 + jitter / 2.0)
@@ -94,5 +101,6 @@ mod tests {
             retry().delay_with(1, Some(Duration::ZERO), 1.0),
             Duration::ZERO
         );
+        assert_eq!(retry().delay_with(2, Some(Duration::ZERO), 1.0), SECOND * 2);
     }
 }

@@ -38,7 +38,8 @@ http_status() {
 }
 
 echo "starting the server"
-"$server" serve --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 </dev/null >"$log" 2>&1 &
+# Its log tells the addresses, whatever the user's environment says about logs.
+CODE_EXPLAINER_LOG=info CODE_EXPLAINER_LOG_FORMAT=text "$server" serve --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 </dev/null >"$log" 2>&1 &
 pid=$!
 grpc='' http='' ready=''
 for ((tick = 0; tick < 600; tick++)); do

@@ -33,6 +33,9 @@ const STREAMS: &str = "code_explainer_streams_open";
 const CACHE_LOOKUPS: &str = "code_explainer_cache_lookups_total";
 const CACHE_ENTRIES: &str = "code_explainer_cache_entries";
 const REDIS_ERRORS: &str = "code_explainer_redis_errors_total";
+const BROKEN_VALUES: &str = "code_explainer_cache_broken_values_total";
+const DROPPED_PUTS: &str = "code_explainer_cache_dropped_puts_total";
+const REDIS_UP: &str = "code_explainer_redis_available";
 const BUILD: &str = "code_explainer_build_info";
 
 const SECONDS: &[f64] = &[
@@ -96,6 +99,9 @@ struct Scraped {
     lookups: [Counter; 3],
     entries: Gauge,
     redis_errors: Counter,
+    broken_values: Counter,
+    dropped_puts: Counter,
+    redis_up: Gauge,
 }
 
 /// What the performance report says of items; kept apart because Prometheus' histograms cannot be read back.
@@ -190,6 +196,9 @@ impl Metrics {
                     .map(|result| counter(r, CACHE_LOOKUPS, &[("result", result)])),
                 entries: gauge(r, CACHE_ENTRIES, &[]),
                 redis_errors: counter(r, REDIS_ERRORS, &[]),
+                broken_values: counter(r, BROKEN_VALUES, &[]),
+                dropped_puts: counter(r, DROPPED_PUTS, &[]),
+                redis_up: gauge(r, REDIS_UP, &[]),
             },
             items_report: Mutex::new(ItemTotals::new()),
             step_report: StepCounters::default(),
@@ -251,6 +260,12 @@ impl Metrics {
         StreamGuard(self.streams.clone())
     }
 
+    /// Moves samples into their buckets. Histograms keep every sample until then, so this must run now and then also
+    /// where nobody scrapes.
+    pub fn upkeep(&self) {
+        self.prometheus.run_upkeep();
+    }
+
     /// The text that Prometheus reads.
     pub fn render(&self, now: &Snapshot<'_>) -> String {
         let s = &self.scraped;
@@ -274,7 +289,11 @@ impl Metrics {
         }
         s.entries.set(now.cache.memory_entries as f64);
         s.redis_errors.absolute(now.cache.redis_errors);
-        self.prometheus.run_upkeep();
+        s.broken_values.absolute(now.cache.broken_values);
+        s.dropped_puts.absolute(now.cache.dropped_puts);
+        s.redis_up
+            .set(f64::from(u8::from(now.cache.redis_available)));
+        self.upkeep();
         self.prometheus.render()
     }
 
@@ -361,13 +380,18 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             MEMORY,
             Unit::Mebibytes,
-            "memory by type: cpu (the process), gpu, weights, kv_pool",
+            "MiB of memory by type: cpu (the process), gpu, weights, kv_pool",
         ),
         (QUEUE_DEPTH, Unit::Count, "items that wait to be worked on"),
         (RUNNING, Unit::Count, "sequences being worked on"),
         (KV_BLOCKS, Unit::Count, "blocks of the KV cache by state"),
         (STREAMS, Unit::Count, "bidirectional streams that are open"),
         (CACHE_ENTRIES, Unit::Count, "answers kept in memory"),
+        (
+            REDIS_UP,
+            Unit::Count,
+            "1 while Redis is asked, 0 without one or while it is left alone",
+        ),
         (BUILD, Unit::Count, "always 1; the version is a label"),
     ];
     for (name, unit, text) in gauges {
@@ -381,6 +405,11 @@ fn describe(recorder: &PrometheusRecorder) {
         ),
         (CACHE_LOOKUPS, "cache look-ups by result"),
         (REDIS_ERRORS, "operations that Redis failed to do in time"),
+        (BROKEN_VALUES, "values in Redis that were no valid answer"),
+        (
+            DROPPED_PUTS,
+            "answers that were not stored: too large, or Redis was busy or left alone",
+        ),
     ];
     for (name, text) in counters {
         recorder.describe_counter(KeyName::from(name), Some(Unit::Count), text.into());

@@ -1,6 +1,6 @@
 //! From a model's files to what serves it: the tokenizer, and a backend that is made on the engine thread.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{
@@ -31,6 +31,16 @@ pub enum ModelError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The tokenizer is another model's.
+    #[error("{path}: the tokenizer has {tokenizer} tokens, but the model only {model}")]
+    Vocabulary {
+        /// The model's path.
+        path: PathBuf,
+        /// Tokens of the tokenizer, added ones included.
+        tokenizer: usize,
+        /// Rows of the embedding.
+        model: usize,
+    },
 }
 
 impl Model {
@@ -44,6 +54,14 @@ impl Model {
             tracing::warn!("{note}");
         }
         let text = Arc::new(Text::from_checkpoint(&checkpoint)?);
+        let (tokenizer, model) = (text.vocabulary_size(), checkpoint.config().vocabulary);
+        if tokenizer > model {
+            return Err(ModelError::Vocabulary {
+                path: path.into(),
+                tokenizer,
+                model,
+            });
+        }
         let digest = checkpoint.digest().to_owned();
         let backend = Box::new(move || backend(&checkpoint, &options));
         Ok(Self {

@@ -12,8 +12,8 @@ pub const MAX_ID_BYTES: usize = 256;
 pub const MAX_STOPS: usize = 16;
 /// The longest stop string, in bytes.
 pub const MAX_STOP_BYTES: usize = 256;
-/// Higher temperatures are noise; more likely a mistake of unit.
-const MAX_TEMPERATURE: f32 = 100.0;
+/// Higher temperatures and penalties are noise; more likely a mistake of unit.
+const MAX_FACTOR: f32 = 100.0;
 
 /// What requests may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,8 @@ fn strategy(name: &str) -> Result<Strategy, Error> {
     if name.is_empty() {
         return Ok(Strategy::default());
     }
-    name.parse().map_err(|e: PromptError| Error::invalid("strategy", e.to_string()))
+    name.parse()
+        .map_err(|e: PromptError| Error::invalid("strategy", e.to_string()))
 }
 
 fn token_limits(
@@ -149,7 +150,7 @@ fn sampling(wire: &proto::ExplainRequest) -> Result<Sampling, Error> {
     };
     let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
     Ok(Sampling {
-        temperature: within("temperature", wire.temperature, 0.0, MAX_TEMPERATURE)?,
+        temperature: within("temperature", wire.temperature, 0.0, MAX_FACTOR)?,
         top_p: or_one(within("top_p", wire.top_p, 0.0, 1.0)?),
         top_k: u32::try_from(wire.top_k).map_err(|_| {
             Error::invalid(
@@ -161,7 +162,7 @@ fn sampling(wire: &proto::ExplainRequest) -> Result<Sampling, Error> {
             "repetition_penalty",
             wire.repetition_penalty,
             0.0,
-            MAX_TEMPERATURE,
+            MAX_FACTOR,
         )?),
         // A greedy answer uses no random number; a fixed seed keeps its receipt the same.
         seed: wire.seed.unwrap_or_else(|| {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,9 @@ use crate::telemetry::Traces;
 
 /// After the items have been answered: time for connections to say goodbye, and for the last traces.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How often the metrics' samples are moved into their buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Sockets that are bound.
 pub struct Listeners {
@@ -91,26 +95,30 @@ pub async fn run(
     });
     let stop = CancellationToken::new();
     let _stop_with_me = stop.clone().drop_guard();
+    tokio::spawn(upkeep(shared.metrics.clone(), stop.clone()));
     let mut grpc = tokio::spawn(serve_grpc(listeners.grpc, shared.clone(), stop.clone()));
     let mut http = tokio::spawn(serve_http(listeners.http, shared.clone(), stop.clone()));
 
     tokio::pin!(shutdown);
-    let engine = tokio::select! {
+    let mut engine = tokio::select! {
         engine = start_engine(&shared, &config, open, traces.clone()) => Some(engine?),
         () = &mut shutdown => None,
+        ended = &mut grpc => return Ok(failed("gRPC", ended)?),
+        ended = &mut http => return Ok(failed("HTTP", ended)?),
     };
-    if let Some((_, _)) = &engine {
+    if let Some(engine) = &mut engine {
         tokio::select! {
             () = &mut shutdown => {}
             ended = &mut grpc => failed("gRPC", ended)?,
             ended = &mut http => failed("HTTP", ended)?,
+            _ = &mut engine.ended => Err(anyhow::anyhow!("the engine thread ended by itself"))?,
         }
     }
     status.enter(Phase::Draining);
-    if let Some((scheduler, thread)) = engine {
-        drain(&status, &scheduler, config.drain_timeout).await;
+    if let Some(engine) = engine {
+        drain(&status, &engine.scheduler, config.drain_timeout).await;
         status.closing.cancel();
-        end_of_thread(thread).await;
+        end_of_thread(engine.thread).await;
     }
     status.closing.cancel();
     stop.cancel();
@@ -120,7 +128,19 @@ pub async fn run(
     Ok(())
 }
 
-type Engine = (Scheduler, std::thread::JoinHandle<()>);
+async fn upkeep(metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        metrics.upkeep();
+    }
+}
+
+/// An engine that is ready.
+struct Engine {
+    scheduler: Scheduler,
+    thread: std::thread::JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
 
 async fn start_engine(
     shared: &Arc<Shared>,
@@ -154,6 +174,7 @@ async fn start_engine(
         kv_pool_mb = model.kv_pool_bytes >> 20,
         "the model is loaded"
     );
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let context_length = model.context_length.min(model.blocks * model.block_tokens);
     shared.status.serve(Arc::new(Explainer {
         text,
@@ -163,14 +184,20 @@ async fn start_engine(
             context_length,
             ..model
         },
-        model_digest: digest,
+        // A smaller KV pool cuts long answers short.
+        model_digest: format!("{digest}/{context_length}"),
+        preparing: Semaphore::new(cores),
         cache_secret: config.cache_secret.0.clone(),
         metrics: shared.metrics.clone(),
         traces,
         closing: shared.status.closing.clone(),
     }));
     tracing::info!("ready");
-    Ok((scheduler, started.thread))
+    Ok(Engine {
+        scheduler,
+        thread: started.thread,
+        ended: started.ended,
+    })
 }
 
 /// New items are refused from here on; those that there are get until the deadline.

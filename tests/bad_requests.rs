@@ -211,10 +211,12 @@ async fn bytes_that_are_no_message_end_that_stream_alone() {
     };
     let codec = tonic_prost::ProstCodec::<prost_types::Value, prost_types::Value>::default();
     let request = tonic::Request::new(tokio_stream::iter([garbage]));
-    let responses = grpc.streaming(request, path, codec).await;
-    if let Ok(responses) = responses {
-        let mut responses = responses.into_inner();
-        while let Ok(Some(_)) = responses.message().await {}
-    }
+    let mut responses = grpc
+        .streaming(request, path, codec)
+        .await
+        .expect("a stream")
+        .into_inner();
+    let status = responses.message().await.expect_err("it is told");
+    assert!(status.message().contains("decode"), "{status:?}");
     assert!(good.collect(1).await["a"].done.is_some());
 }

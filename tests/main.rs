@@ -12,6 +12,7 @@ mod cached_streams;
 mod cancellation;
 mod chat_template;
 mod detokenizer;
+mod every_format;
 mod fuzz_cache_value;
 mod fuzz_weights;
 mod health_and_reflection;

@@ -57,7 +57,7 @@ fn a_bad_setting_ends_with_64_before_anything_is_bound() {
         &["--otlp-endpoint", "http://HOST:PORT"],
     );
     refuses(
-        serve(&["--listen", "everywhere"]),
+        server(&["serve", "--listen", "everywhere"]),
         64,
         &["--listen", "everywhere"],
     );
@@ -65,6 +65,16 @@ fn a_bad_setting_ends_with_64_before_anything_is_bound() {
         serve(&["--engine", "native", "--precision", "bf16"]),
         64,
         &["--engine native"],
+    );
+    refuses(
+        serve(&["--kv-block-tokens", "18446744073709551615"]),
+        64,
+        &["--kv-block-tokens", "expected 1 to 4096"],
+    );
+    refuses(
+        serve(&["--otlp-endpoint", "https://127.0.0.1:4317"]),
+        64,
+        &["--otlp-endpoint"],
     );
     refuses(serve(&["--nonsense"]), 64, &["--nonsense"]);
     refuses(server(&[]), 64, &["Usage"]);

@@ -21,6 +21,13 @@ fn the_defaults_are_sane() {
 }
 
 #[test]
+fn an_address_may_be_a_name() {
+    let config =
+        Config::from_args(["server", "serve", "--listen", "localhost:0"].map(OsString::from));
+    assert!(config.expect("valid").listen.ip().is_loopback());
+}
+
+#[test]
 fn flags_set_every_part() {
     let config = config(&[
         "--precision",

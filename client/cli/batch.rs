@@ -40,7 +40,11 @@ pub(crate) async fn run(
         mut files,
         empty,
         large,
+        unreadable,
     } = found;
+    for problem in &unreadable {
+        terminal.error(problem);
+    }
     if files.is_empty() && empty + large == 0 {
         return Err(Stop::Usage(format!(
             "no source files in {}",
@@ -68,7 +72,10 @@ pub(crate) async fn run(
     if !args.quiet {
         batch.sum_up(matches!(outcome, Ok(Exit::Interrupted) | Err(_)));
     }
-    outcome
+    match outcome {
+        Ok(Exit::Ok) if !unreadable.is_empty() => Ok(Exit::Failed),
+        outcome => outcome,
+    }
 }
 
 struct Batch<'a> {

@@ -75,7 +75,10 @@ pub(crate) fn receipt(done: &Done) -> String {
         let rate = f64::from(usage.generated_tokens) / (total_ms / 1e3).max(f64::MIN_POSITIVE);
         let (prompt, cached) = (usage.prompt_tokens, usage.cached_tokens);
         parts.push(format!("{tokens} ({rate:.1} tok/s)"));
-        parts.push(format!("first token {}", millis(receipt.time_to_first_token_ms)));
+        parts.push(format!(
+            "first token {}",
+            millis(receipt.time_to_first_token_ms)
+        ));
         parts.push(format!("queue {}", millis(receipt.queue_ms)));
         parts.push(format!("prefill {}", millis(receipt.prefill_ms)));
         parts.push(format!("prompt {prompt} ({cached} cached)"));

@@ -18,6 +18,8 @@ pub(crate) struct Found {
     pub(crate) empty: usize,
     /// Files over the limit.
     pub(crate) large: usize,
+    /// What below the given directories could not be looked at, and why.
+    pub(crate) unreadable: Vec<String>,
 }
 
 /// Finds the files that the arguments mean, without those of more than `max_bytes` and without the
@@ -26,10 +28,11 @@ pub(crate) fn find(args: &BatchArgs, max_bytes: u64) -> Result<Found, Stop> {
     let include = patterns(&args.include)?;
     let exclude = patterns(&args.exclude)?;
     let mut names = BTreeSet::new();
+    let mut unreadable = Vec::new();
     for path in &args.paths {
         let root = Path::new(path);
         if root.is_dir() {
-            walk(root, &mut names, |relative| {
+            walk(root, &mut names, &mut unreadable, |relative| {
                 let wanted = include
                     .as_ref()
                     .map_or_else(|| is_source(relative), |set| set.is_match(relative));
@@ -40,7 +43,7 @@ pub(crate) fn find(args: &BatchArgs, max_bytes: u64) -> Result<Found, Stop> {
         } else if path.contains(['*', '?', '[', '{']) {
             let pattern = glob(path)?.compile_matcher();
             let root = literal_root(path);
-            let found = walk(&root, &mut names, |relative| {
+            let found = walk(&root, &mut names, &mut unreadable, |relative| {
                 pattern.is_match(root.join(relative)) && !matches(&exclude, relative)
             })?;
             if found == 0 {
@@ -50,7 +53,11 @@ pub(crate) fn find(args: &BatchArgs, max_bytes: u64) -> Result<Found, Stop> {
             return Err(Stop::Usage(format!("{path}: no such file or directory")));
         }
     }
-    sift(names, max_bytes, &args.output)
+    let found = sift(names, max_bytes, &args.output)?;
+    Ok(Found {
+        unreadable,
+        ..found
+    })
 }
 
 fn sift(names: BTreeSet<PathBuf>, max_bytes: u64, output: &Path) -> Result<Found, Stop> {
@@ -74,6 +81,7 @@ fn sift(names: BTreeSet<PathBuf>, max_bytes: u64, output: &Path) -> Result<Found
 fn walk(
     root: &Path,
     names: &mut BTreeSet<PathBuf>,
+    unreadable: &mut Vec<String>,
     wanted: impl Fn(&Path) -> bool,
 ) -> Result<usize, Stop> {
     let start = if root.as_os_str().is_empty() {
@@ -84,7 +92,15 @@ fn walk(
     let mut found = 0;
     // A .gitignore counts outside a repository too.
     for entry in WalkBuilder::new(start).require_git(false).build() {
-        let entry = entry.map_err(|error| Stop::Usage(error.to_string()))?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What was asked for by name must be there; below it, the rest is done.
+            Err(error) if error.depth() == Some(0) => return Err(Stop::Usage(error.to_string())),
+            Err(error) => {
+                unreadable.push(error.to_string());
+                continue;
+            }
+        };
         if !entry.file_type().is_some_and(|kind| kind.is_file()) {
             continue;
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -80,9 +80,14 @@ impl ExplainService for ExplainApi {
             parent,
             items,
         };
-        tokio::spawn(session.run(request.into_inner()));
-        let responses =
+        let (broke, broken) = oneshot::channel();
+        tokio::spawn(session.run(request.into_inner(), broke));
+        let answers =
             ReceiverStream::new(events).map(move |e| Ok(convert::stream_response(e, &shared)));
+        // After the last answer: what broke the stream, if something did.
+        let end = futures::FutureExt::into_stream(broken)
+            .filter_map(|status: Result<Status, _>| status.ok().map(Err));
+        let responses = answers.chain(end);
         Ok(Response::new(Box::pin(responses)))
     }
 }
@@ -105,7 +110,14 @@ struct InFlight {
 impl Session {
     /// Reads until the client half-closes, goes away, or the server closes. What is in flight at a half-close goes on:
     /// its tasks hold the outlet open.
-    async fn run(self, mut inbound: Streaming<ExplainStreamRequest>) {
+    ///
+    /// A message that does not parse, or is far too large, ends the reading in the same way, and the stream with its
+    /// status once all is answered. A connection that is gone closes the outlet, which cancels the items.
+    async fn run(
+        self,
+        mut inbound: Streaming<ExplainStreamRequest>,
+        broke: oneshot::Sender<Status>,
+    ) {
         loop {
             let message = tokio::select! {
                 biased;
@@ -117,9 +129,9 @@ impl Session {
                 Ok(Some(message)) => self.handle(message).await,
                 Ok(None) => break,
                 Err(status) => {
-                    // A broken connection or a message that does not parse: nobody can be told which item.
                     tracing::debug!(code = ?status.code(), "a stream broke");
-                    self.items.cancel_all();
+                    // Where nobody reads any more, nobody need be told.
+                    let _ = broke.send(status);
                     break;
                 }
             }
@@ -200,10 +212,6 @@ impl InFlight {
         if let Some(token) = self.lock().get(id) {
             token.cancel();
         }
-    }
-
-    fn cancel_all(&self) {
-        self.lock().values().for_each(CancellationToken::cancel);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, CancellationToken>> {

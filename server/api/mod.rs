@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -71,8 +72,11 @@ pub async fn serve_grpc(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    report(&reporter, shared.status.phase()).await;
-    tokio::spawn(follow(reporter, shared.status.clone()));
+    // The first report comes before the first call can ask.
+    let mut phases = shared.status.watch();
+    let phase = *phases.borrow_and_update();
+    report(&reporter, phase).await;
+    tokio::spawn(follow(reporter, phases));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -102,8 +106,7 @@ pub async fn serve_grpc(
 }
 
 /// Keeps health in step with the phase.
-async fn follow(reporter: HealthReporter, status: ServerStatus) {
-    let mut phases = status.watch();
+async fn follow(reporter: HealthReporter, mut phases: watch::Receiver<Phase>) {
     while phases.changed().await.is_ok() {
         let phase = *phases.borrow_and_update();
         report(&reporter, phase).await;

@@ -1,6 +1,6 @@
 //! The command line, and what one value alone cannot tell to be wrong.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,12 +58,12 @@ pub(super) struct ServeArgs {
 pub(super) struct AddressArgs {
     /// Where gRPC is served; port 0 picks a free one, which the log tells
     #[arg(long, env = "CODE_EXPLAINER_LISTEN", value_name = "HOST:PORT")]
-    #[arg(default_value = "127.0.0.1:50051")]
+    #[arg(default_value = "127.0.0.1:50051", value_parser = address)]
     pub(super) listen: SocketAddr,
 
     /// Where /metrics, /healthz and /readyz are served over HTTP
     #[arg(long, env = "CODE_EXPLAINER_HTTP_LISTEN", value_name = "HOST:PORT")]
-    #[arg(default_value = "127.0.0.1:9464")]
+    #[arg(default_value = "127.0.0.1:9464", value_parser = address)]
     pub(super) http_listen: SocketAddr,
 }
 
@@ -189,6 +189,11 @@ pub(super) struct CacheArgs {
     )]
     pub(super) cache_size: u64,
 
+    /// The largest answer that is kept, in bytes
+    #[arg(long, env = "CODE_EXPLAINER_CACHE_MAX_ANSWER_BYTES", value_name = "N")]
+    #[arg(default_value_t = 1 << 20)]
+    pub(super) cache_max_answer_bytes: usize,
+
     /// Seconds that a cached answer lives
     #[arg(
         long,
@@ -218,6 +223,15 @@ pub(super) struct CacheArgs {
     )]
     #[arg(hide_env_values = true, hide_default_value = true)]
     pub(super) cache_secret: String,
+
+    /// After five failures in a row, the time for which Redis is left alone
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_REDIS_COOLDOWN",
+        default_value = "1s",
+        value_name = "TIME"
+    )]
+    pub(super) redis_cooldown: humantime::Duration,
 
     /// Longest wait for Redis in the way of an answer
     #[arg(
@@ -273,14 +287,36 @@ impl ServeArgs {
             operation,
             ..
         } = self;
-        positive("batch-size", limits.batch_size)?;
-        positive("queue-items", limits.queue_items)?;
-        positive("stream-items", limits.stream_items)?;
-        positive("max-code-bytes", limits.max_code_bytes)?;
-        positive("max-new-tokens", limits.max_new_tokens)?;
-        positive("default-max-new-tokens", limits.default_max_new_tokens)?;
-        positive("kv-cache-tokens", model.kv_cache_tokens)?;
-        positive("kv-block-tokens", model.kv_block_tokens)?;
+        for (flag, value, most) in [
+            ("batch-size", limits.batch_size, 4096),
+            ("step-tokens", limits.step_tokens, 1 << 20),
+            ("queue-items", limits.queue_items, 1 << 24),
+            ("stream-items", limits.stream_items, 1 << 24),
+            ("max-code-bytes", limits.max_code_bytes, 1 << 28),
+            ("max-new-tokens", limits.max_new_tokens, 1 << 20),
+            (
+                "default-max-new-tokens",
+                limits.default_max_new_tokens,
+                1 << 20,
+            ),
+            ("kv-cache-tokens", model.kv_cache_tokens, 1 << 30),
+            ("kv-block-tokens", model.kv_block_tokens, 4096),
+            (
+                "cache-max-answer-bytes",
+                cache.cache_max_answer_bytes,
+                1 << 30,
+            ),
+        ] {
+            if value == 0 || value > most {
+                return Err(format!("--{flag} is {value}, expected 1 to {most}"));
+            }
+        }
+        if model.threads > 1024 {
+            return Err(format!(
+                "--threads is {}, expected 0 to 1024",
+                model.threads
+            ));
+        }
         if limits.step_tokens < limits.batch_size {
             return Err(format!(
                 "--step-tokens is {}, but each of the {} sequences of --batch-size needs one",
@@ -310,7 +346,7 @@ impl ServeArgs {
             endpoint
                 .parse::<axum::http::Uri>()
                 .ok()
-                .filter(|uri| uri.scheme().is_some() && uri.authority().is_some())
+                .filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some())
                 .ok_or_else(|| {
                     format!("--otlp-endpoint '{endpoint}': expected http://HOST:PORT")
                 })?;
@@ -319,10 +355,11 @@ impl ServeArgs {
             size: cache.cache_size,
             ttl: Duration::from_secs(cache.cache_ttl),
             redis: cache.redis_url.map(|url| RedisConfig {
+                url,
                 timeout: cache.redis_timeout.into(),
-                ..RedisConfig::new(url)
+                cooldown: cache.redis_cooldown.into(),
             }),
-            ..CacheConfig::default()
+            max_answer_bytes: cache.cache_max_answer_bytes,
         };
         // It connects to nothing yet: a way to have it check its own settings.
         Cache::new(cache_config.clone()).map_err(|e| e.to_string())?;
@@ -360,12 +397,10 @@ impl ServeArgs {
     }
 }
 
-fn positive(flag: &str, value: usize) -> Result<(), String> {
-    if value == 0 {
-        Err(format!("--{flag} is 0, expected at least 1"))
-    } else {
-        Ok(())
-    }
+/// An address as written, or the first that a name stands for.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text.to_socket_addrs().map_err(|e| e.to_string())?;
+    found.next().ok_or_else(|| "the name has no address".into())
 }
 
 fn host_name() -> String {

@@ -78,7 +78,10 @@ impl Config {
     /// One that prints itself well: [`clap::Error`]; also for `--help` and `--version`.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let args: Vec<OsString> = args.into_iter().collect();
-        let first = Cli::command().try_get_matches_from(&args);
+        let first = match Cli::command().try_get_matches_from(&args) {
+            Err(help_or_version) if !help_or_version.use_stderr() => return Err(help_or_version),
+            first => first,
+        };
         // The file's values become the defaults of a second reading: so flags and variables win, and one set of
         // checks serves all three.
         let matches = match config_file(&args, first.as_ref().ok()) {

@@ -1,7 +1,7 @@
 //! The engine's door: what a step of the model is asked to do and what it gives back.
 //!
 //! Nothing here knows of libtorch. [`Backend`] is the one trait between the scheduler, which decides what runs, and the
-//! device that runs it; [`torch`] is the real one, [`fake`] the one that tests steer.
+//! device that runs it; [`native`] and [`torch`] are the real ones, [`fake`] is the one that tests steer.
 
 pub mod fake;
 mod plan;
@@ -270,6 +270,9 @@ pub enum EngineError {
     /// The plan does not fit the model or its KV pool: a fault of the caller, found before anything was computed.
     #[error("invalid step plan: {0}")]
     Plan(String),
+    /// The backend panicked in a step, or gave an answer that does not fit the plan.
+    #[error("the backend is broken: {0}")]
+    Broken(&'static str),
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(String),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 pub use events::{Accepted, Done, EventKind, ItemEvent};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, CacheKey, CachedAnswer, FinishReason, KeyParts, Level, Lookup, Timings};
@@ -34,6 +34,8 @@ pub struct Explainer {
     pub model_digest: String,
     /// Mixed into the cache's keys.
     pub cache_secret: String,
+    /// Prompts that may be made at once.
+    pub preparing: Semaphore,
     /// Where to count.
     pub metrics: Arc<Metrics>,
     /// Where to trace.
@@ -107,6 +109,7 @@ impl Explainer {
     }
 
     async fn explain(&self, item: &Item<'_>, request: ValidRequest) -> Result<Done, Error> {
+        let place = self.scheduler.enter()?;
         let request = Arc::new(request);
         let prepared = self.prepare(&request).await?;
         item.trace.part("prompt", item.received, Instant::now());
@@ -118,14 +121,15 @@ impl Explainer {
         {
             return self.replay(item, &request, prepared, level, &answer).await;
         }
-        let ticket = self.scheduler.submit(Job {
+        let job = Job {
             prompt: prepared.tokens.clone(),
             sampling: request.sampling,
             max_new_tokens: request.max_new_tokens,
             min_new_tokens: request.min_new_tokens,
             eos: self.text.eos().into(),
             ignore_eos: request.ignore_eos,
-        })?;
+        };
+        let ticket = self.scheduler.submit(place, job)?;
         item.accepted(&request, &prepared, ticket.queue_position)
             .await?;
         let (done, deltas) = self.generate(item, &request, &prepared, ticket).await?;
@@ -136,8 +140,14 @@ impl Explainer {
         Ok(done)
     }
 
-    /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network.
+    /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, and not more
+    /// at once than there are cores.
     async fn prepare(&self, request: &Arc<ValidRequest>) -> Result<Prepared, Error> {
+        let _turn = self
+            .preparing
+            .acquire()
+            .await
+            .map_err(|_| Error::ShuttingDown)?;
         let (request, text) = (request.clone(), self.text.clone());
         let prepared = tokio::task::spawn_blocking(move || prepare(&request, &text)).await;
         let prepared = prepared.unwrap_or_else(|panic| {

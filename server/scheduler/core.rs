@@ -156,12 +156,14 @@ impl Core {
 
     /// Only the sequences of the failed step are lost; what waits, and the backend, go on.
     fn fail_step(&mut self, shares: &[usize], error: &EngineError) {
-        tracing::error!(%error, sequences = shares.len(), "a step failed");
+        let sequences = shares.iter().filter(|share| **share > 0).count();
+        tracing::error!(%error, sequences, "a step failed");
         let failure = match error {
             EngineError::OutOfMemory(_) => Failure::OutOfMemory,
             EngineError::Weights(_)
             | EngineError::Device { .. }
             | EngineError::Plan(_)
+            | EngineError::Broken(_)
             | EngineError::Torch(_) => Failure::Engine,
         };
         let mut shares = shares.iter();
@@ -184,13 +186,11 @@ impl Core {
 /// A panic in a backend is a failed step like any other.
 fn run(backend: &mut dyn Backend, plan: &StepPlan<'_>) -> Result<StepOutput, EngineError> {
     let output = catch_unwind(AssertUnwindSafe(|| backend.step(plan)))
-        .unwrap_or_else(|_| Err(EngineError::Torch("the backend panicked".into())))?;
+        .unwrap_or(Err(EngineError::Broken("it panicked")))?;
     if output.tokens.len() == plan.sequences.len() {
         Ok(output)
     } else {
-        Err(EngineError::Torch(
-            "the backend answered for another plan".into(),
-        ))
+        Err(EngineError::Broken("it answered for another plan"))
     }
 }
 

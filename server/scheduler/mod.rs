@@ -26,6 +26,22 @@ use crate::engine::{Backend, EngineError};
 use crate::error::Error;
 use sequence::Sequence;
 
+/// A place in the queue; dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    gauges: Option<Arc<Gauges>>,
+    /// Items that were before it.
+    position: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(gauges) = &self.gauges {
+            gauges.queued.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
 /// Told of every step, on the engine thread: must not block.
 pub type Observer = Box<dyn FnMut(&StepReport) + Send>;
 
@@ -58,7 +74,7 @@ pub struct Scheduler {
 /// The state of queue and engine, readable from anywhere.
 #[derive(Debug, Default)]
 pub struct Gauges {
-    /// Accepted and not yet seen by the engine thread, or waiting in its queue.
+    /// Places that are taken: items whose prompt is being made, and jobs that wait for the engine.
     queued: AtomicUsize,
     waiting: AtomicUsize,
     running: AtomicUsize,
@@ -98,11 +114,11 @@ impl Scheduler {
         )
     }
 
-    /// Queues a job.
+    /// Takes a place in the queue, before any work is done for an item.
     ///
     /// # Errors
     /// [`Error::QueueFull`] with the time to wait, [`Error::ShuttingDown`].
-    pub fn submit(&self, job: Job) -> Result<Ticket, Error> {
+    pub fn enter(&self) -> Result<Place, Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::ShuttingDown);
         }
@@ -113,11 +129,24 @@ impl Scheduler {
                 limit: self.queue_items,
                 retry: self.gauges.retry_delay(),
             })?;
-        let (sequence, ticket) = Sequence::new(job, position, Instant::now());
-        match self.commands.send(Command::Run(sequence)) {
-            Ok(()) => Ok(ticket),
-            Err(_) => Err(Error::ShuttingDown),
-        }
+        Ok(Place {
+            gauges: Some(self.gauges.clone()),
+            position,
+        })
+    }
+
+    /// Queues a job in its place. A closed scheduler still takes those who had a place before.
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`] when the engine thread has ended.
+    pub fn submit(&self, mut place: Place, job: Job) -> Result<Ticket, Error> {
+        let (sequence, ticket) = Sequence::new(job, place.position, Instant::now());
+        self.commands
+            .send(Command::Run(sequence))
+            .map_err(|_| Error::ShuttingDown)?;
+        // From here on the engine thread counts it.
+        place.gauges = None;
+        Ok(ticket)
     }
 
     /// Queue and engine at this moment.
@@ -125,7 +154,7 @@ impl Scheduler {
         &self.gauges
     }
 
-    /// Takes no more jobs; those that it has go on.
+    /// Gives out no more places; who has one goes on.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }

@@ -19,6 +19,8 @@ pub struct Started {
     pub ready: oneshot::Receiver<Result<BackendInfo, EngineError>>,
     /// Ends when the scheduler is stopped or dropped.
     pub thread: JoinHandle<()>,
+    /// Closed when the thread ends, however it does.
+    pub ended: oneshot::Receiver<()>,
 }
 
 pub(super) fn spawn(
@@ -29,16 +31,20 @@ pub(super) fn spawn(
     observer: Observer,
 ) -> Started {
     let (tell, ready) = oneshot::channel();
-    let body = move || match load_and_try(load) {
-        Ok(backend) => {
-            let info = backend.info().clone();
-            let mut core = Core::new(backend, limits, gauges.clone());
-            // A server that no longer waits has been stopped, which the commands say as well.
-            let _ = tell.send(Ok(info));
-            serve(&mut core, &commands, &gauges, observer);
-        }
-        Err(error) => {
-            let _ = tell.send(Err(error));
+    let (alive, ended) = oneshot::channel();
+    let body = move || {
+        let _alive: oneshot::Sender<()> = alive;
+        match load_and_try(load) {
+            Ok(backend) => {
+                let info = backend.info().clone();
+                let mut core = Core::new(backend, limits, gauges.clone());
+                // A server that no longer waits has been stopped, which the commands say as well.
+                let _ = tell.send(Ok(info));
+                serve(&mut core, &commands, &gauges, observer);
+            }
+            Err(error) => {
+                let _ = tell.send(Err(error));
+            }
         }
     };
     let thread = std::thread::Builder::new()
@@ -47,6 +53,7 @@ pub(super) fn spawn(
     Started {
         ready,
         thread: thread.expect("the system can start a thread"),
+        ended,
     }
 }
 

@@ -137,13 +137,11 @@ impl Pool {
                 std::hint::spin_loop()
             }
         }
+        let helper_panicked = shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = mine {
             resume_unwind(panic);
         }
-        assert!(
-            !shared.panicked.swap(false, Ordering::Relaxed),
-            "a task of the engine's pool panicked"
-        );
+        assert!(!helper_panicked, "a task of the engine's pool panicked");
     }
 }
 
