@@ -186,7 +186,7 @@ async fn start_engine(
         },
         // A smaller KV pool cuts long answers short.
         model_digest: format!("{digest}/{context_length}"),
-        preparing: Semaphore::new(cores),
+        preparing: Arc::new(Semaphore::new(cores)),
         cache_secret: config.cache_secret.0.clone(),
         metrics: shared.metrics.clone(),
         traces,

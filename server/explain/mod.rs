@@ -35,7 +35,7 @@ pub struct Explainer {
     /// Mixed into the cache's keys.
     pub cache_secret: String,
     /// Prompts that may be made at once.
-    pub preparing: Semaphore,
+    pub preparing: Arc<Semaphore>,
     /// Where to count.
     pub metrics: Arc<Metrics>,
     /// Where to trace.
@@ -119,6 +119,8 @@ impl Explainer {
         if let Some(key) = &key
             && let Lookup::Hit(level, answer) = self.cache.lookup(key).await
         {
+            // A slow reader of an old answer is in nobody's way.
+            drop(place);
             return self.replay(item, &request, prepared, level, &answer).await;
         }
         let job = Job {
@@ -143,13 +145,15 @@ impl Explainer {
     /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, and not more
     /// at once than there are cores.
     async fn prepare(&self, request: &Arc<ValidRequest>) -> Result<Prepared, Error> {
-        let _turn = self
-            .preparing
-            .acquire()
-            .await
-            .map_err(|_| Error::ShuttingDown)?;
+        let turn = self.preparing.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| Error::ShuttingDown)?;
         let (request, text) = (request.clone(), self.text.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&request, &text)).await;
+        let prepared = tokio::task::spawn_blocking(move || {
+            // Held to the end of the work, also when the item has been cancelled meanwhile.
+            let _turn = turn;
+            prepare(&request, &text)
+        })
+        .await;
         let prepared = prepared.unwrap_or_else(|panic| {
             tracing::error!(%panic, "a prompt could not be made");
             Err(Error::Internal)
