@@ -3,11 +3,16 @@
 #![allow(missing_docs, reason = "criterion's macros define undocumented items")]
 
 use code_explainer::engine::native::kernels::Compute;
-use code_explainer::engine::native::kernels::gemm::{Epilogue, PackedF32, gemm};
+use code_explainer::engine::native::kernels::gemm::{PackedF32, gemm};
 use code_explainer::engine::native::kernels::isa::Isa;
 use code_explainer::engine::native::kernels::matrix::{Matrix, MatrixMut};
+use code_explainer::engine::native::kernels::panels::Epilogue;
+use code_explainer::engine::native::kernels::quantized_gemm::quantized_gemm;
+use code_explainer::engine::native::kernels::quantized_rows::QuantizedRows;
+use code_explainer::engine::native::kernels::quantized_weights::{Bits, Group, PackedQuantized};
 use code_explainer::engine::native::pool::Pool;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use half::f16;
 
 /// Inputs and outputs of a SmolLM2-135M block's gate and up.
 const SHAPE: (usize, usize) = (576, 3072);
@@ -49,6 +54,50 @@ fn products(criterion: &mut Criterion) {
     }
 }
 
+/// As [`products`], with weights in 8 and 4 bits; quantizing the activations included.
+fn quantized_products(criterion: &mut Criterion) {
+    let (inputs, outputs) = SHAPE;
+    for (bits, name) in [(Bits::Eight, "int8"), (Bits::Four, "int4")] {
+        let group = Group {
+            scale: f16::ONE,
+            min: f16::ONE,
+            q: [3; 32],
+        };
+        let pack = || {
+            PackedQuantized::pack(bits, inputs, &[outputs], "weights", |_, _, out| {
+                out.fill(group);
+                Ok(())
+            })
+        };
+        // Smaller weights take more copies to leave the caches.
+        let weights: Vec<_> = (0..4 * COPIES)
+            .map(|_| pack().expect("enough memory"))
+            .collect();
+        for isa in Isa::supported() {
+            let compute = Compute {
+                pool: Pool::new(0).expect("threads"),
+                isa,
+            };
+            let mut criterion = criterion.benchmark_group(format!("{name} product, {isa}"));
+            for rows in [1, 6, 32, 256] {
+                let x = vec![0.01; rows * inputs];
+                let mut y = vec![0.0; rows * outputs];
+                let mut room = QuantizedRows::new(rows, inputs).expect("enough memory");
+                criterion.throughput(Throughput::Elements((rows * inputs * outputs) as u64));
+                let mut next = weights.iter().cycle();
+                criterion.bench_function(BenchmarkId::from_parameter(rows), |bencher| {
+                    bencher.iter(|| {
+                        let w = next.next().expect("endless");
+                        room.quantize(&compute, Matrix::new(&x, rows, inputs), inputs);
+                        let mut y = MatrixMut::new(&mut y, rows, outputs);
+                        quantized_gemm(&compute, &room, w, &mut y, Epilogue::Store);
+                    });
+                });
+            }
+        }
+    }
+}
+
 fn forks(criterion: &mut Criterion) {
     let pool = Pool::new(0).expect("threads");
     criterion.bench_function("fork and join", |bencher| {
@@ -60,5 +109,5 @@ fn forks(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(kernels, products, forks);
+criterion_group!(kernels, products, quantized_products, forks);
 criterion_main!(kernels);

@@ -72,17 +72,18 @@ impl Model {
     }
 }
 
-/// The engine that `options` ask for. `auto` is the native one for fp32 on the CPU, and libtorch's otherwise.
+/// The engine that `options` ask for. `auto` is the native one for fp32, int8 and int4 on the CPU, and libtorch's
+/// otherwise; int8 and int4 run on the CPU alone, so for them a device that is `auto` is the CPU.
 fn backend(
     checkpoint: &Checkpoint,
     options: &EngineOptions,
 ) -> Result<Box<dyn Backend>, EngineError> {
-    let fits_native = matches!(options.precision, None | Some(Precision::Fp32))
-        && match options.device {
-            DeviceSpec::Cpu => true,
-            DeviceSpec::Auto => !torch::cuda_is_available(),
-            DeviceSpec::Cuda(_) => false,
-        };
+    let fits_native = match (options.precision, options.device) {
+        (Some(Precision::Int8 | Precision::Int4), DeviceSpec::Auto | DeviceSpec::Cpu) => true,
+        (None | Some(Precision::Fp32), DeviceSpec::Cpu) => true,
+        (None | Some(Precision::Fp32), DeviceSpec::Auto) => !torch::cuda_is_available(),
+        (_, DeviceSpec::Cuda(_)) | (Some(Precision::Bf16 | Precision::Fp16), _) => false,
+    };
     let native = match options.engine {
         EngineKind::Auto => fits_native,
         EngineKind::Native => true,

@@ -2,9 +2,10 @@
 //! blocks lie, on the number of threads, nor on the instruction set: not in a single bit.
 
 use code_explainer::engine::native::kernels::Compute;
-use code_explainer::engine::native::kernels::gemm::{Epilogue, PackedF32, gemm};
+use code_explainer::engine::native::kernels::gemm::{PackedF32, gemm};
 use code_explainer::engine::native::kernels::isa::Isa;
 use code_explainer::engine::native::kernels::matrix::{Matrix, MatrixMut};
+use code_explainer::engine::native::kernels::panels::Epilogue;
 use code_explainer::engine::native::pool::Pool;
 use code_explainer::engine::native::{NativeBackend, load_for};
 use code_explainer::engine::{

@@ -25,6 +25,8 @@ mod parity_native;
 mod parity_torch;
 mod program;
 mod prompt_strategies;
+mod quantized;
+mod quantized_kernels;
 mod real_model;
 mod sampler;
 mod settings;

@@ -90,3 +90,22 @@ fn a_variable_is_below_the_flag_and_above_the_file() {
     let flag = complaint(&["--device", "from-flag"], Some("from-variable"));
     assert!(flag.contains("from-flag"), "{flag}");
 }
+
+#[test]
+fn int8_and_int4_are_for_the_native_engine_on_the_cpu() {
+    for (precision, value) in [("int8", Precision::Int8), ("int4", Precision::Int4)] {
+        for rest in [&["--engine", "native"][..], &["--device", "cpu"], &[]] {
+            let config = config(&[&["--precision", precision], rest].concat());
+            assert_eq!(config.engine.precision, Some(value));
+        }
+        for (flag, other, says) in [
+            ("--engine", "eager", "--engine eager does not run"),
+            ("--device", "cuda", "runs on the CPU only"),
+        ] {
+            let args = ["server", "serve", "--precision", precision, flag, other];
+            let error = Config::from_args(args.map(OsString::from)).expect_err("refused");
+            let error = error.to_string();
+            assert!(error.contains(says) && error.contains(precision), "{error}");
+        }
+    }
+}

@@ -78,12 +78,13 @@ pub(super) struct ModelArgs {
     #[arg(long, env = "CODE_EXPLAINER_DEVICE", default_value = "auto")]
     pub(super) device: DeviceSpec,
 
-    /// Precision of weights and arithmetic: fp32, bf16 or fp16; by default fp32 on the CPU and bf16 on CUDA
+    /// Precision of weights and arithmetic: fp32, bf16, fp16, or int8 and int4 (native engine, CPU); by default fp32 on
+    /// the CPU and bf16 on CUDA
     #[arg(long, env = "CODE_EXPLAINER_PRECISION")]
     pub(super) precision: Option<Precision>,
 
-    /// What runs the model: native (kernels of our own; fp32 on the CPU, answers never depend on the batch), eager
-    /// (libtorch's operators; any device and precision), or auto (native where it can)
+    /// What runs the model: native (kernels of our own; fp32, int8 and int4 on the CPU, answers never depend on
+    /// the batch), eager (libtorch's operators; any device; fp32, bf16 and fp16), or auto (native where it can)
     #[arg(long, env = "CODE_EXPLAINER_ENGINE", default_value = "auto")]
     pub(super) engine: EngineKind,
 
@@ -329,13 +330,27 @@ impl ServeArgs {
                 limits.default_max_new_tokens, limits.max_new_tokens
             ));
         }
-        if model.engine == EngineKind::Native
-            && !matches!(model.precision, None | Some(Precision::Fp32))
-        {
-            return Err(
-                "--engine native runs fp32 only; leave --precision out, or use --engine eager"
-                    .into(),
-            );
+        match (model.engine, model.precision) {
+            (EngineKind::Native, Some(Precision::Bf16 | Precision::Fp16)) => {
+                return Err(
+                    "--engine native runs fp32, int8 and int4 only; choose one of them as \
+                            --precision, or use --engine eager"
+                        .into(),
+                );
+            }
+            (EngineKind::Eager, Some(precision @ (Precision::Int8 | Precision::Int4))) => {
+                return Err(format!(
+                    "--engine eager does not run {precision}; leave --engine out, or use --engine native"
+                ));
+            }
+            (_, Some(precision @ (Precision::Int8 | Precision::Int4)))
+                if matches!(model.device, DeviceSpec::Cuda(_)) =>
+            {
+                return Err(format!(
+                    "--precision {precision} runs on the CPU only; use --device cpu, or --precision bf16 for CUDA"
+                ));
+            }
+            _ => {}
         }
         if model.engine == EngineKind::Native && matches!(model.device, DeviceSpec::Cuda(_)) {
             return Err("--engine native runs on the CPU only; use --engine eager for CUDA".into());

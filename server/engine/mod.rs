@@ -137,6 +137,10 @@ pub enum Precision {
     Bf16,
     /// IEEE half.
     Fp16,
+    /// Weights in 8 bits and activations in bytes, both in groups of 32 with a scale.
+    Int8,
+    /// As [`Int8`](Self::Int8), with the blocks' weights in 4 bits with a scale and a minimum.
+    Int4,
 }
 
 impl Precision {
@@ -146,6 +150,8 @@ impl Precision {
             Self::Fp32 => "fp32",
             Self::Bf16 => "bf16",
             Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
         }
     }
 }
@@ -164,8 +170,10 @@ impl FromStr for Precision {
             "fp32" => Ok(Self::Fp32),
             "bf16" => Ok(Self::Bf16),
             "fp16" => Ok(Self::Fp16),
+            "int8" => Ok(Self::Int8),
+            "int4" => Ok(Self::Int4),
             _ => Err(format!(
-                "unknown precision '{s}': expected fp32, bf16 or fp16"
+                "unknown precision '{s}': expected fp32, bf16, fp16, int8 or int4"
             )),
         }
     }
@@ -263,6 +271,14 @@ pub enum EngineError {
         device: String,
         /// Why not.
         reason: String,
+    },
+    /// A tensor has a value that the precision cannot hold.
+    #[error(
+        "tensor '{tensor}' has a value that is too large for the precision, or not a number: use fp32"
+    )]
+    Unrepresentable {
+        /// Its name.
+        tensor: String,
     },
     /// There is not enough memory for what was asked.
     #[error("out of memory: {0}")]

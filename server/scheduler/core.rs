@@ -162,6 +162,7 @@ impl Core {
             EngineError::OutOfMemory(_) => Failure::OutOfMemory,
             EngineError::Weights(_)
             | EngineError::Device { .. }
+            | EngineError::Unrepresentable { .. }
             | EngineError::Plan(_)
             | EngineError::Broken(_)
             | EngineError::Torch(_) => Failure::Engine,

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::batch::{Batch, OutputRow};
 use super::kernels::Compute;
+use super::kernels::isa::Isa;
 use super::kernels::kv::KvPool;
 use super::kernels::matrix::{MatrixMut, for_each_row};
 use super::model::{Activations, HEAD_ROWS, Model};
@@ -50,6 +51,11 @@ impl Backend for NativeBackend {
 }
 
 impl NativeBackend {
+    /// Goes on with other instructions; the packed weights are the same for all. Changes speed, not a bit of any answer.
+    pub fn set_isa(&mut self, isa: Isa) {
+        self.compute.isa = isa;
+    }
+
     /// Runs the plan and gives back the logits of every token in it, `[tokens of all sequences][vocabulary]`; samples
     /// nothing. For tests and quality measurements.
     ///

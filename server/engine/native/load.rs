@@ -1,17 +1,22 @@
 //! From a checkpoint to a packed model.
 
+use std::ops::Range;
+
 use super::batch::Batch;
 use super::buffer::Buffer;
 use super::kernels::Compute;
 use super::kernels::attention::Attention;
-use super::kernels::gemm::{Epilogue, PANEL, PackedF32};
+use super::kernels::gemm::PackedF32;
 use super::kernels::isa::Isa;
 use super::kernels::kv::{KvPool, KvShape};
 use super::kernels::norm::Norm;
+use super::kernels::panels::{Epilogue, PANEL};
+use super::kernels::quantized_weights::{Bits, PackedQuantized};
 use super::kernels::rope::Rope;
 use super::linear::Linear;
 use super::model::{Activations, Layer, Model};
 use super::pool::Pool;
+use super::quantize::quantize_rows;
 use super::{NativeBackend, backend};
 use crate::engine::{BackendInfo, EngineError, EngineOptions, Precision};
 use crate::weights::{Activation, Architecture, Checkpoint, ModelConfig, TensorView};
@@ -19,7 +24,8 @@ use crate::weights::{Activation, Architecture, Checkpoint, ModelConfig, TensorVi
 /// Packs a checkpoint's weights, allocates the KV pool and starts the threads. The checkpoint is not needed afterwards.
 ///
 /// # Errors
-/// When a tensor cannot be read, memory or threads are short, or an option is not for this engine: it computes in fp32.
+/// When a tensor cannot be read or quantized, memory or threads are short, or an option is not for this engine: it computes
+/// in fp32, int8 and int4.
 pub fn load(
     checkpoint: &Checkpoint,
     options: &EngineOptions,
@@ -40,11 +46,18 @@ pub fn load_for(
         device: "cpu".into(),
         reason,
     };
-    if let Some(precision) = options.precision.filter(|p| *p != Precision::Fp32) {
-        return Err(unavailable(format!(
-            "the native engine computes in fp32, not in {precision}"
-        )));
-    }
+    let precision = options.precision.unwrap_or(Precision::Fp32);
+    let (bits, head_bits) = match precision {
+        Precision::Fp32 => (None, None),
+        // The head decides between tokens that are close: 4 bits are too few for it.
+        Precision::Int8 => (Some(Bits::Eight), Some(Bits::Eight)),
+        Precision::Int4 => (Some(Bits::Four), Some(Bits::Eight)),
+        Precision::Bf16 | Precision::Fp16 => {
+            return Err(unavailable(format!(
+                "the native engine computes in fp32, int8 and int4, not in {precision}"
+            )));
+        }
+    };
     if options.block_tokens == 0 || options.kv_cache_tokens == 0 {
         return Err(unavailable(
             "the KV cache needs at least one token, and so does a block".into(),
@@ -63,7 +76,13 @@ pub fn load_for(
     let max_tokens = config
         .context_length
         .min(shape.blocks.saturating_mul(shape.block_tokens));
-    let model = Loader { checkpoint, config }.model(&shape, max_tokens, pool.threads())?;
+    let loader = Loader {
+        checkpoint,
+        config,
+        bits,
+        head_bits,
+    };
+    let model = loader.model(&shape, max_tokens, pool.threads())?;
     let activations = Activations::new(&model, config.heads * config.head_dim)?;
     let kv = KvPool::new(shape)?;
     let info = BackendInfo {
@@ -72,7 +91,7 @@ pub fn load_for(
         parameters: checkpoint.parameters(),
         context_length: config.context_length,
         vocabulary: config.vocabulary,
-        precision: Precision::Fp32,
+        precision,
         device: "cpu".into(),
         block_tokens: shape.block_tokens,
         blocks: shape.blocks,
@@ -93,6 +112,10 @@ pub fn load_for(
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a ModelConfig,
+    /// Of the blocks' weights; `None`: fp32.
+    bits: Option<Bits>,
+    /// Of the head and the embeddings; `None`: fp32.
+    head_bits: Option<Bits>,
 }
 
 /// Some rows of a tensor that become a part of a packed matrix.
@@ -121,22 +144,26 @@ impl Loader<'_> {
         } else {
             "output"
         };
+        let table = |name| {
+            let parts = [whole(name, config.vocabulary)];
+            self.linear(self.head_bits, config.hidden, &parts)
+        };
         Ok(Model {
             hidden: config.hidden,
             vocabulary: config.vocabulary,
             embedding: match config.tied_head {
                 true => None,
-                false => Some(self.table("token_embd.weight")?),
+                false => Some(table("token_embd")?),
             },
             positions: gpt2
-                .then(|| self.table("position_embd.weight"))
+                .then(|| self.floats("position_embd.weight"))
                 .transpose()?,
             rope: Rope::new(&self.checkpoint.inverse_frequencies(), max_tokens),
             layers: (0..config.layers)
                 .map(|i| self.layer(i))
                 .collect::<Result<_, _>>()?,
             norm: self.norm("output_norm")?,
-            head: self.linear(config.hidden, &[whole(head, config.vocabulary)])?,
+            head: table(head)?,
             attention: Attention::new(shape, config.heads, max_tokens, workers)?,
             kv_columns: (padded(q), padded(q) + padded(kv)),
             activation: match (gpt2, config.activation) {
@@ -174,45 +201,67 @@ impl Loader<'_> {
                 .map(|s| whole(&name(s), intermediate))
                 .into(),
         };
+        let linear = |inputs, parts: &[Part]| self.linear(self.bits, inputs, parts);
         Ok(Layer {
             attention_norm: self.norm(&name("attn_norm"))?,
-            qkv: self.linear(hidden, &qkv)?,
-            attention_out: self.linear(q, &[whole(&name("attn_output"), hidden)])?,
+            qkv: linear(hidden, &qkv)?,
+            attention_out: linear(q, &[whole(&name("attn_output"), hidden)])?,
             feed_forward_norm: self.norm(&name("ffn_norm"))?,
-            up: self.linear(hidden, &up)?,
-            down: self.linear(intermediate, &[whole(&name("ffn_down"), hidden)])?,
+            up: linear(hidden, &up)?,
+            down: linear(intermediate, &[whole(&name("ffn_down"), hidden)])?,
         })
     }
 
-    fn linear(&self, inputs: usize, parts: &[Part]) -> Result<Linear, EngineError> {
+    fn linear(
+        &self,
+        bits: Option<Bits>,
+        inputs: usize,
+        parts: &[Part],
+    ) -> Result<Linear, EngineError> {
         let tensor = |part: &Part| self.checkpoint.tensor(&format!("{}.weight", part.name));
         let tensors = parts
             .iter()
             .map(tensor)
             .collect::<Result<Vec<TensorView<'_>>, _>>()?;
         let outputs: Vec<usize> = parts.iter().map(|part| part.rows).collect();
-        let packed = PackedF32::pack(inputs, &outputs, "weights", |part, rows, out| {
+        let biases = self.biases(parts)?;
+        let Some(bits) = bits else {
+            let packed = PackedF32::pack(inputs, &outputs, "weights", |part, rows, out| {
+                let first = parts[part].first;
+                tensors[part].rows_to_f32(first + rows.start..first + rows.end, out);
+            })?;
+            return Ok(Linear::F32(match biases {
+                Some(biases) => packed.with_bias(&biases),
+                None => packed,
+            }));
+        };
+        let rows = |part: usize, rows: Range<usize>, out: &mut [_]| {
             let first = parts[part].first;
-            tensors[part].rows_to_f32(first + rows.start..first + rows.end, out);
-        })?;
-        let biases: Vec<Option<Vec<f32>>> = parts
-            .iter()
-            .map(|part| {
-                let name = format!("{}.bias", part.name);
-                let values =
-                    |view: TensorView<'_>| view.to_f32()[part.first..][..part.rows].to_vec();
-                self.checkpoint
-                    .has_tensor(&name)
-                    .then(|| self.checkpoint.tensor(&name).map(values))
-            })
-            .map(Option::transpose)
-            .collect::<Result<_, _>>()?;
-        if biases.iter().all(Option::is_none) {
-            return Ok(Linear::F32(packed));
+            let rows = first + rows.start..first + rows.end;
+            quantize_rows(bits, &tensors[part], rows, out)
+        };
+        let packed = PackedQuantized::pack(bits, inputs, &outputs, "weights", rows)?;
+        Ok(Linear::Quantized(match biases {
+            Some(biases) => packed.with_bias(&biases),
+            None => packed,
+        }))
+    }
+
+    /// The parts' biases, with zeros for parts that have none; `None` if no part has one.
+    fn biases(&self, parts: &[Part]) -> Result<Option<Vec<Vec<f32>>>, EngineError> {
+        let name = |part: &Part| format!("{}.bias", part.name);
+        if !parts.iter().any(|p| self.checkpoint.has_tensor(&name(p))) {
+            return Ok(None);
         }
-        let zeros = |(bias, n): (Option<Vec<f32>>, &usize)| bias.unwrap_or_else(|| vec![0.0; *n]);
-        let biases: Vec<_> = biases.into_iter().zip(&outputs).map(zeros).collect();
-        Ok(Linear::F32(packed.with_bias(&biases)))
+        let bias = |part: &Part| {
+            let name = name(part);
+            if !self.checkpoint.has_tensor(&name) {
+                return Ok(vec![0.0; part.rows]);
+            }
+            let all = self.checkpoint.tensor(&name)?.to_f32();
+            Ok(all[part.first..][..part.rows].to_vec())
+        };
+        parts.iter().map(bias).collect::<Result<_, _>>().map(Some)
     }
 
     fn norm(&self, name: &str) -> Result<Norm, EngineError> {
@@ -228,7 +277,7 @@ impl Loader<'_> {
         })
     }
 
-    fn table(&self, name: &str) -> Result<Buffer, EngineError> {
+    fn floats(&self, name: &str) -> Result<Buffer, EngineError> {
         let tensor = self.checkpoint.tensor(name)?;
         let mut table = Buffer::zeroed(tensor.len(), name)?;
         tensor.write_f32(table.as_mut_slice());

@@ -1,9 +1,9 @@
-//! The native CPU engine: packed weights, own kernels, own threads.
+//! The native CPU engine: packed weights (fp32, int8 or int4), own kernels, own threads.
 //!
 //! A step is exact in this sense: a sequence's logits have the same bits alone and in any batch, in any chunks, with any
 //! number of threads and any instruction set, because every number is computed in an order that only its own row fixes.
 //!
-//! Reading order: [`load`](mod@load) packs a checkpoint, [`backend`] turns plans into batches, [`batch`] is a pass's rows,
+//! Reading order: [`load`](mod@load) packs a checkpoint, [`quantize`] makes its weights small, [`backend`] turns plans into batches, [`batch`] is a pass's rows,
 //! [`model`] is the pass, [`linear`] a layer's weights, [`kernels`] the operators, [`pool`] the threads, [`buffer`] the
 //! memory.
 
@@ -15,6 +15,7 @@ pub mod linear;
 pub mod load;
 pub mod model;
 pub mod pool;
+pub mod quantize;
 
 pub use backend::NativeBackend;
 pub use load::{load, load_for};

@@ -7,10 +7,11 @@ use super::batch::{Batch, MAX_ROWS};
 use super::buffer::Buffer;
 use super::kernels::Compute;
 use super::kernels::attention::Attention;
-use super::kernels::gemm::{Epilogue, PANEL};
 use super::kernels::kv::KvPool;
 use super::kernels::matrix::{Matrix, MatrixMut, for_each_row};
 use super::kernels::norm::Norm;
+use super::kernels::panels::{Epilogue, PANEL};
+use super::kernels::quantized_rows::QuantizedRows;
 use super::kernels::rope::Rope;
 use super::linear::Linear;
 use crate::engine::EngineError;
@@ -25,7 +26,7 @@ pub struct Model {
     /// Number of tokens in the vocabulary.
     pub vocabulary: usize,
     /// Where embeddings come from; `None`: from the head's rows.
-    pub embedding: Option<Buffer>,
+    pub embedding: Option<Linear>,
     /// Learned positions, `[positions][hidden]`.
     pub positions: Option<Buffer>,
     /// Rotary tables.
@@ -74,6 +75,8 @@ pub struct Activations {
     feed_forward: Buffer,
     /// `[HEAD_ROWS][vocabulary]`.
     logits: Buffer,
+    /// What the linear layers make of their input where they compute in bytes.
+    quantized: QuantizedRows,
     /// Their strides, in the same order, residual's first and shared with `normed`.
     strides: [usize; 5],
 }
@@ -91,6 +94,7 @@ impl Activations {
             model.layers.first().map_or(0, |l| l.up.padded_outputs()),
             model.head.padded_outputs(),
         ];
+        let inputs = model.linears().map(Linear::quantized_inputs).max();
         let rows = |stride: usize| Buffer::zeroed(MAX_ROWS * stride, "activations");
         Ok(Self {
             residual: rows(strides[0])?,
@@ -99,6 +103,7 @@ impl Activations {
             attended: rows(strides[2])?,
             feed_forward: rows(strides[3])?,
             logits: Buffer::zeroed(HEAD_ROWS * strides[4], "logits")?,
+            quantized: QuantizedRows::new(MAX_ROWS, inputs.unwrap_or(0))?,
             strides,
         })
     }
@@ -107,15 +112,14 @@ impl Activations {
 impl Model {
     /// Bytes of all weights.
     pub fn bytes(&self) -> u64 {
-        let layer = |l: &Layer| {
-            [&l.qkv, &l.attention_out, &l.up, &l.down]
-                .map(Linear::bytes)
-                .iter()
-                .sum::<u64>()
-        };
-        let tables =
-            [&self.embedding, &self.positions].map(|b| b.as_ref().map_or(0, Buffer::bytes));
-        self.layers.iter().map(layer).sum::<u64>() + self.head.bytes() + tables.iter().sum::<u64>()
+        let linears = self.linears().chain(&self.embedding).map(Linear::bytes);
+        linears.sum::<u64>() + self.positions.as_ref().map_or(0, Buffer::bytes)
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        (self.layers.iter())
+            .flat_map(|l| [&l.qkv, &l.attention_out, &l.up, &l.down])
+            .chain([&self.head])
     }
 
     /// Runs the batch through all layers: writes its keys and values to the pool and leaves the residual stream in `a`.
@@ -145,6 +149,7 @@ impl Model {
                 Matrix::new(a.normed.as_slice(), rows, hidden),
                 &mut out,
                 Epilogue::Store,
+                &mut a.quantized,
             );
 
             let x = Matrix::new(a.qkv.as_slice(), rows, qkv);
@@ -166,6 +171,7 @@ impl Model {
                 Matrix::new(a.attended.as_slice(), rows, attended),
                 &mut out,
                 Epilogue::Add,
+                &mut a.quantized,
             );
 
             let mut out = MatrixMut::new(a.normed.as_mut_slice(), rows, hidden);
@@ -180,6 +186,7 @@ impl Model {
                 Matrix::new(a.normed.as_slice(), rows, hidden),
                 &mut out,
                 self.activation,
+                &mut a.quantized,
             );
             let mut out = MatrixMut::new(a.residual.as_mut_slice(), rows, hidden);
             layer.down.forward(
@@ -187,6 +194,7 @@ impl Model {
                 Matrix::new(a.feed_forward.as_slice(), rows, up),
                 &mut out,
                 Epilogue::Add,
+                &mut a.quantized,
             );
         }
     }
@@ -221,6 +229,7 @@ impl Model {
             Matrix::new(a.attended.as_slice(), n, hidden),
             &mut logits,
             Epilogue::Store,
+            &mut a.quantized,
         );
         logits
     }
@@ -233,7 +242,7 @@ impl Model {
             padding.fill(0.0);
             let token = batch.tokens[row] as usize;
             match &self.embedding {
-                Some(table) => x.copy_from_slice(&table.as_slice()[token * width..][..width]),
+                Some(table) => table.unpack_row(token, x),
                 None => self.head.unpack_row(token, x),
             }
             if let Some(table) = &self.positions {

@@ -60,10 +60,20 @@ pub(super) fn default_precision(device: Device) -> Precision {
     }
 }
 
-pub(super) fn kind(precision: Precision) -> Kind {
+/// libtorch's type of weights and arithmetic.
+///
+/// # Errors
+/// [`EngineError::Device`] for the precisions that only the native engine has.
+pub(super) fn kind(precision: Precision, device: Device) -> Result<Kind, EngineError> {
     match precision {
-        Precision::Fp32 => Kind::Float,
-        Precision::Bf16 => Kind::BFloat16,
-        Precision::Fp16 => Kind::Half,
+        Precision::Fp32 => Ok(Kind::Float),
+        Precision::Bf16 => Ok(Kind::BFloat16),
+        Precision::Fp16 => Ok(Kind::Half),
+        Precision::Int8 | Precision::Int4 => Err(EngineError::Device {
+            device: name(device),
+            reason: format!(
+                "{precision} runs in the native engine on the CPU only; use fp32, bf16 or fp16 here"
+            ),
+        }),
     }
 }

@@ -20,7 +20,7 @@ const STAGED: usize = 1 << 20;
 /// `options.threads` is set for the whole process, because libtorch has one setting for its CPU operators.
 ///
 /// # Errors
-/// [`EngineError::Device`] for a device that is not there or a KV cache of no tokens, [`EngineError::OutOfMemory`] where
+/// [`EngineError::Device`] for a device that is not there, a precision that it does not have or a KV cache of no tokens, [`EngineError::OutOfMemory`] where
 /// weights and pool do not fit, [`EngineError::Weights`] for a tensor that cannot be read.
 pub fn load(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<TorchBackend> {
     let _no_grad = tch::no_grad_guard();
@@ -28,7 +28,7 @@ pub fn load(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<TorchBac
     let precision = options
         .precision
         .unwrap_or_else(|| device::default_precision(device));
-    let kind = device::kind(precision);
+    let kind = device::kind(precision, device)?;
     set_threads(options.threads);
     let config = checkpoint.config();
     let shape = kv_shape(config, options)?;

@@ -10,19 +10,16 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::Compute;
 use super::isa::{Isa, dispatch};
 use super::lanes::{LANES, Lanes};
 use super::matrix::{Matrix, MatrixMut};
-use super::{Compute, activation};
+use super::panels::{Epilogue, PANEL, pad_bias, panel_product, panels};
 use crate::engine::EngineError;
 use crate::engine::native::buffer::Buffer;
 
-/// Columns (outputs) in a panel of packed weights.
-pub const PANEL: usize = 64;
 /// Rows in the largest tile.
 const TILE_ROWS: usize = 6;
-/// Rows that share one pass over a panel: few enough that they and the panel stay in the second-level cache.
-const BLOCK_ROWS: usize = 48;
 
 /// Linear weights packed as `[N/64][K][64]`.
 ///
@@ -34,22 +31,6 @@ pub struct PackedF32 {
     bias: Option<Vec<f32>>,
     inputs: usize,
     panels: usize,
-}
-
-/// What happens to `x Wᵀ + b`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Epilogue {
-    /// It is stored.
-    Store,
-    /// It is added to what is there: the residual stream.
-    Add,
-    /// Its GELU (tanh form) is stored.
-    GeluTanh,
-    /// Its GELU (error function) is stored.
-    GeluErf,
-    /// With the first half of the panels as gate `g` and the second as `u`, `silu(g) * u` is stored in the first half
-    /// of the columns; the second half holds `u` afterwards.
-    SiluMul,
 }
 
 impl PackedF32 {
@@ -65,14 +46,7 @@ impl PackedF32 {
         what: &str,
         rows: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
     ) -> Result<Self, EngineError> {
-        // (part, its rows) of each panel
-        let panels: Vec<_> = (outputs.iter().enumerate())
-            .flat_map(|(part, &n)| {
-                (0..n)
-                    .step_by(PANEL)
-                    .map(move |first| (part, first..n.min(first + PANEL)))
-            })
-            .collect();
+        let panels = panels(outputs);
         let mut weights = Buffer::zeroed(panels.len() * PANEL * inputs, what)?;
         (weights
             .as_mut_slice()
@@ -103,11 +77,7 @@ impl PackedF32 {
     /// # Panics
     /// If they are not as many as there are outputs with padding.
     pub fn with_bias(mut self, parts: &[Vec<f32>]) -> Self {
-        let mut bias = Vec::with_capacity(self.padded_outputs());
-        for part in parts {
-            bias.extend_from_slice(part);
-            bias.resize(bias.len().next_multiple_of(PANEL), 0.0);
-        }
+        let bias = pad_bias(parts);
         assert_eq!(bias.len(), self.padded_outputs());
         self.bias = Some(bias);
         self
@@ -152,58 +122,30 @@ pub fn gemm(
     y: &mut MatrixMut<'_>,
     epilogue: Epilogue,
 ) {
-    let (m, k) = (x.rows, w.inputs);
-    assert!(x.stride >= k && y.stride >= w.padded_outputs() && y.rows >= m);
-    let paired = epilogue == Epilogue::SiluMul;
-    assert!(
-        !paired || w.panels.is_multiple_of(2),
-        "gate and up have the same number of panels"
-    );
-    let columns = if paired { w.panels / 2 } else { w.panels };
-    let blocks = m.div_ceil(BLOCK_ROWS);
-    let (y, isa) = (&*y, compute.isa);
-    // A task is a panel and a block of rows; the blocks of a panel follow each other, so that it is still cached.
-    compute.pool.run(columns * blocks, &|task, _| {
-        let panel = task / blocks;
-        let rows = task % blocks * BLOCK_ROWS..m.min((task % blocks + 1) * BLOCK_ROWS);
-        let run = |panel: usize, add: bool| {
+    let (k, isa) = (w.inputs, compute.isa);
+    assert!(x.stride >= k);
+    // SAFETY: the closure writes the panel's columns of the given rows and nothing else.
+    unsafe {
+        panel_product(compute, x.rows, w.panels, y, epilogue, |part, y| {
             let block = Block {
-                x: x.data[rows.start * x.stride..].as_ptr(),
+                x: x.data[part.rows.start * x.stride..].as_ptr(),
                 x_stride: x.stride,
                 k,
-                w: w.weights.as_slice()[panel * k * PANEL..][..k * PANEL].as_ptr(),
+                w: w.weights.as_slice()[part.panel * k * PANEL..][..k * PANEL].as_ptr(),
                 bias: w
                     .bias
                     .as_ref()
-                    .map(|b| b[panel * PANEL..][..PANEL].as_ptr()),
-                y: y.at(rows.start, panel * PANEL),
+                    .map(|b| b[part.panel * PANEL..][..PANEL].as_ptr()),
+                y: y.at(part.rows.start, part.panel * PANEL),
                 y_stride: y.stride,
-                rows: rows.len(),
-                add,
+                rows: part.rows.len(),
+                add: part.add,
             };
-            // SAFETY: `block` describes `rows.len()` rows inside x and y, by the shapes asserted above, and one whole
-            // panel; only this task touches these columns of these rows.
-            unsafe { multiply(isa, block) };
-        };
-        run(panel, epilogue == Epilogue::Add);
-        if paired {
-            run(panel + columns, false);
-        }
-        for row in rows.clone() {
-            // SAFETY: as above, and the pointers into these columns are no longer in use.
-            let out = unsafe { y.row_part(row, panel * PANEL, PANEL) };
-            match epilogue {
-                Epilogue::Store | Epilogue::Add => break,
-                Epilogue::GeluTanh => activation::gelu_tanh(isa, out),
-                Epilogue::GeluErf => activation::gelu_erf(out),
-                Epilogue::SiluMul => {
-                    // SAFETY: as above; gate and up are different columns.
-                    let up = unsafe { y.row_part(row, (panel + columns) * PANEL, PANEL) };
-                    activation::silu_mul(isa, out, up);
-                }
-            }
-        }
-    });
+            // SAFETY: `block` describes rows inside x and y, by the shapes asserted here and there, and one whole
+            // panel; only this call touches these columns of these rows.
+            multiply(isa, block);
+        });
+    }
 }
 
 /// One panel times a block of rows.

@@ -11,6 +11,9 @@ pub struct Isa(pub(super) Level);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
+    /// With the integer dot products (VNNI).
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -29,11 +32,16 @@ impl Isa {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
             let avx512 = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq");
+            if avx2 && avx512 && is_x86_feature_detected!("avx512vnni") {
+                found.push(Self(Level::Avx512Vnni));
+            }
             if avx2 && avx512 {
                 found.push(Self(Level::Avx512));
             }
@@ -49,6 +57,8 @@ impl Isa {
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -84,7 +94,8 @@ macro_rules! dispatch {
         }
         match $isa.0 {
             #[cfg(target_arch = "x86_64")]
-            $crate::engine::native::kernels::isa::Level::Avx512 => avx512($($arg),*),
+            $crate::engine::native::kernels::isa::Level::Avx512Vnni
+            | $crate::engine::native::kernels::isa::Level::Avx512 => avx512($($arg),*),
             #[cfg(target_arch = "x86_64")]
             $crate::engine::native::kernels::isa::Level::Avx2 => avx2($($arg),*),
             $crate::engine::native::kernels::isa::Level::Portable => portable($($arg),*),
@@ -92,3 +103,34 @@ macro_rules! dispatch {
     }};
 }
 pub(super) use dispatch;
+
+/// As [`dispatch`], for kernels over integer dot products: an `unsafe fn kernel<D: Dots>(...)`.
+macro_rules! dispatch_dots {
+    ($isa:expr, $kernel:ident($($arg:ident : $type:ty),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+        unsafe fn vnni($($arg: $type),*) {
+            // SAFETY: the caller keeps the kernel's contract; the features are enabled here.
+            unsafe { $kernel::<$crate::engine::native::kernels::dots::Vnni>($($arg),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn avx2($($arg: $type),*) {
+            // SAFETY: the caller keeps the kernel's contract; the features are enabled here.
+            unsafe { $kernel::<$crate::engine::native::kernels::dots::Avx2>($($arg),*) }
+        }
+        unsafe fn portable($($arg: $type),*) {
+            // SAFETY: the caller keeps the kernel's contract; no feature is needed.
+            unsafe { $kernel::<$crate::engine::native::kernels::dots::Scalar>($($arg),*) }
+        }
+        match $isa.0 {
+            #[cfg(target_arch = "x86_64")]
+            $crate::engine::native::kernels::isa::Level::Avx512Vnni => vnni($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            $crate::engine::native::kernels::isa::Level::Avx512
+            | $crate::engine::native::kernels::isa::Level::Avx2 => avx2($($arg),*),
+            $crate::engine::native::kernels::isa::Level::Portable => portable($($arg),*),
+        }
+    }};
+}
+pub(super) use dispatch_dots;

@@ -100,7 +100,7 @@ pub(super) trait Lanes: Copy {
 /// One AVX-512 register.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Zmm(__m512);
+pub(super) struct Zmm(pub(super) __m512);
 
 // SAFETY (all blocks): the trait's contract gives the instructions and the pointers.
 #[cfg(target_arch = "x86_64")]
@@ -169,7 +169,7 @@ impl Lanes for Zmm {
 /// Two AVX2 registers.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Ymm2(__m256, __m256);
+pub(super) struct Ymm2(pub(super) __m256, pub(super) __m256);
 
 // SAFETY (all blocks): the trait's contract gives the instructions and the pointers.
 #[cfg(target_arch = "x86_64")]
@@ -256,7 +256,7 @@ impl Lanes for Ymm2 {
 
 /// Sixteen floats for the compiler to do its best with.
 #[derive(Clone, Copy)]
-pub(super) struct Array([f32; LANES]);
+pub(super) struct Array(pub(super) [f32; LANES]);
 
 impl Array {
     #[inline(always)]

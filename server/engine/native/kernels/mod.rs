@@ -4,8 +4,8 @@
 //! number of threads or the instruction set. Safe functions check their shapes; all that is unsafe in the engine is below
 //! this module and in the pool.
 //!
-//! Reading order: [`isa`], `lanes`, [`matrix`], [`gemm`], [`norm`], [`activation`], [`rope`], [`kv`], [`attention`],
-//! `attend`.
+//! Reading order: [`isa`], `lanes`, [`matrix`], [`panels`], [`gemm`], `dots`, [`quantized_rows`], [`quantized_weights`],
+//! [`quantized_gemm`], [`norm`], [`activation`], [`rope`], [`kv`], [`attention`], `attend`.
 
 #![allow(
     clippy::needless_range_loop,
@@ -15,17 +15,25 @@
 pub mod activation;
 mod attend;
 pub mod attention;
+mod dots;
 pub mod gemm;
 pub mod isa;
 pub mod kv;
 mod lanes;
 pub mod matrix;
 pub mod norm;
+pub mod panels;
+pub mod quantized_gemm;
+pub mod quantized_rows;
+pub mod quantized_weights;
 pub mod rope;
 
 use isa::Isa;
 
 use super::pool::Pool;
+
+/// Rows from which on the threads share the work of a row-wise operator; for fewer a fork costs more than it saves.
+const PARALLEL_ROWS: usize = 16;
 
 /// What operators run on.
 pub struct Compute {

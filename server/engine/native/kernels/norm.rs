@@ -1,12 +1,10 @@
 //! RMSNorm and LayerNorm, row by row.
 
-use super::Compute;
 use super::isa::dispatch;
 use super::lanes::{LANES, Lanes};
 use super::matrix::{Matrix, MatrixMut};
+use super::{Compute, PARALLEL_ROWS};
 
-/// Rows from which on the threads share the work; for fewer a fork costs more than it saves.
-const PARALLEL_ROWS: usize = 16;
 /// Rows in a task.
 const TASK_ROWS: usize = 8;
 

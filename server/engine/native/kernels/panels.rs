@@ -1,0 +1,114 @@
+//! What the linear layers share, whatever their weights look like: panels of columns, tasks, epilogues.
+
+use std::ops::Range;
+
+use super::matrix::MatrixMut;
+use super::{Compute, activation};
+
+/// Columns (outputs) in a panel of packed weights.
+pub const PANEL: usize = 64;
+/// Rows that share one pass over a panel: few enough that they and the panel stay in the second-level cache.
+const BLOCK_ROWS: usize = 48;
+
+/// What happens to `x Wᵀ + b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    /// It is stored.
+    Store,
+    /// It is added to what is there: the residual stream.
+    Add,
+    /// Its GELU (tanh form) is stored.
+    GeluTanh,
+    /// Its GELU (error function) is stored.
+    GeluErf,
+    /// With the first half of the panels as gate `g` and the second as `u`, `silu(g) * u` is stored in the first half
+    /// of the columns; the second half holds `u` afterwards.
+    SiluMul,
+}
+
+/// A panel's share of a product.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// Which panel.
+    pub(super) panel: usize,
+    /// Which rows.
+    pub(super) rows: Range<usize>,
+    /// Whether the product is added to what is there.
+    pub(super) add: bool,
+}
+
+/// The part, and its rows, that each panel holds: the outputs of the parts lie one after the other, each part padded to
+/// whole panels.
+pub(super) fn panels(outputs: &[usize]) -> Vec<(usize, Range<usize>)> {
+    (outputs.iter().enumerate())
+        .flat_map(|(part, &n)| {
+            (0..n)
+                .step_by(PANEL)
+                .map(move |first| (part, first..n.min(first + PANEL)))
+        })
+        .collect()
+}
+
+/// The biases of the parts in the order of their panels, with zeros between.
+pub(super) fn pad_bias(parts: &[Vec<f32>]) -> Vec<f32> {
+    let mut bias = Vec::new();
+    for part in parts {
+        bias.extend_from_slice(part);
+        bias.resize(bias.len().next_multiple_of(PANEL), 0.0);
+    }
+    bias
+}
+
+/// Runs `multiply` for every panel and block of rows, on all threads, and the epilogue behind it.
+///
+/// # Panics
+/// If y does not have `rows` rows of all the panels' columns.
+///
+/// # Safety
+/// `multiply(part, y)` must write the columns of `part.panel` in `part.rows` of y, and nothing else. No two calls that
+/// overlap in time have the same columns of the same rows.
+pub(super) unsafe fn panel_product(
+    compute: &Compute,
+    rows: usize,
+    panels: usize,
+    y: &mut MatrixMut<'_>,
+    epilogue: Epilogue,
+    multiply: impl Fn(Part, &MatrixMut<'_>) + Sync,
+) {
+    assert!(y.stride >= panels * PANEL && y.rows >= rows);
+    let paired = epilogue == Epilogue::SiluMul;
+    assert!(
+        !paired || panels.is_multiple_of(2),
+        "gate and up have the same number of panels"
+    );
+    let columns = if paired { panels / 2 } else { panels };
+    let blocks = rows.div_ceil(BLOCK_ROWS);
+    let (y, isa) = (&*y, compute.isa);
+    // A task is a panel and a block of rows; the blocks of a panel follow each other, so that it is still cached.
+    compute.pool.run(columns * blocks, &|task, _| {
+        let (panel, block) = (task / blocks, task % blocks);
+        let rows = block * BLOCK_ROWS..rows.min((block + 1) * BLOCK_ROWS);
+        let run = |panel, add| {
+            let rows = rows.clone();
+            multiply(Part { panel, rows, add }, y);
+        };
+        run(panel, epilogue == Epilogue::Add);
+        if paired {
+            run(panel + columns, false);
+        }
+        for row in rows.clone() {
+            // SAFETY: only this task touches these columns of these rows, and `multiply` is done with them.
+            let out = unsafe { y.row_part(row, panel * PANEL, PANEL) };
+            match epilogue {
+                Epilogue::Store | Epilogue::Add => break,
+                Epilogue::GeluTanh => activation::gelu_tanh(isa, out),
+                Epilogue::GeluErf => activation::gelu_erf(out),
+                Epilogue::SiluMul => {
+                    // SAFETY: as above; gate and up are different columns.
+                    let up = unsafe { y.row_part(row, (panel + columns) * PANEL, PANEL) };
+                    activation::silu_mul(isa, out, up);
+                }
+            }
+        }
+    });
+}

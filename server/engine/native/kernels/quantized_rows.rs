@@ -1,0 +1,163 @@
+//! Activations in bytes: groups of 32 along a row, each with its own scale and zero point.
+//!
+//! `x = scale (u - zero)` with u in 0..=255 and a whole-numbered zero, so that 0 stays 0. A row's bytes depend on that row
+//! alone: an answer does not depend on the batch.
+
+use super::dots::Dots;
+use super::isa::{Isa, dispatch_dots};
+use super::lanes::{LANES, Lanes};
+use super::matrix::{Matrix, MatrixMut, for_each_row};
+use super::{Compute, PARALLEL_ROWS};
+use crate::engine::EngineError;
+use crate::engine::native::buffer::Buffer;
+
+/// Values that share a scale, in activations and in weights.
+pub const GROUP: usize = 32;
+/// 32-bit words that describe a group: scale, zero, sum.
+pub(super) const WORDS: usize = 3;
+
+/// Room for quantized rows, allocated once. A row is its bytes, padded to whole groups with zeros' bytes, and then
+/// `[groups][scale: f32, zero: i32, sum of the dequantized values: f32]`.
+#[derive(Debug)]
+pub struct QuantizedRows {
+    data: Buffer,
+    rows: usize,
+    inputs: usize,
+}
+
+/// 32-bit words of a quantized row, in whole cache lines.
+pub(super) fn row_words(inputs: usize) -> usize {
+    let groups = inputs.div_ceil(GROUP);
+    (groups * (GROUP / 4 + WORDS)).next_multiple_of(16)
+}
+
+impl QuantizedRows {
+    /// Room for `rows` rows of up to `inputs` values.
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    pub fn new(rows: usize, inputs: usize) -> Result<Self, EngineError> {
+        Ok(Self {
+            data: Buffer::zeroed(rows * row_words(inputs), "quantized activations")?,
+            rows: 0,
+            inputs: 0,
+        })
+    }
+
+    /// Quantizes the first `inputs` columns of all rows of x in place of what was here.
+    ///
+    /// # Panics
+    /// If x is larger than the room, or its rows shorter than `inputs`.
+    pub fn quantize(&mut self, compute: &Compute, x: Matrix<'_>, inputs: usize) {
+        assert!(x.stride >= inputs);
+        (self.rows, self.inputs) = (x.rows, inputs);
+        let isa = compute.isa;
+        let mut out = MatrixMut::new(self.data.as_mut_slice(), x.rows, row_words(inputs));
+        let row = |i: usize, out: &mut [f32]| quantize_row(isa, &x.row(i)[..inputs], out);
+        if x.rows < PARALLEL_ROWS {
+            (0..x.rows).for_each(|i| row(i, out.row_mut(i)));
+        } else {
+            for_each_row(&compute.pool, &mut out, row);
+        }
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many values a row has.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The bytes of row `i`, of whole groups, and each group's scale, zero and sum.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, i: usize) -> (&[u8], Vec<(f32, i32, f32)>) {
+        assert!(i < self.rows);
+        let row = &self.words()[i * row_words(self.inputs)..];
+        let groups = self.inputs.div_ceil(GROUP);
+        let (bytes, rest) = row.split_at(groups * GROUP / 4);
+        let group = |g: &[f32]| (g[0], g[1].to_bits() as i32, g[2]);
+        let groups = rest[..groups * WORDS].chunks_exact(WORDS).map(group);
+        (bytemuck::cast_slice(bytes), groups.collect())
+    }
+
+    pub(super) fn words(&self) -> &[f32] {
+        &self.data.as_slice()[..self.rows * row_words(self.inputs)]
+    }
+}
+
+fn quantize_row(isa: Isa, x: &[f32], out: &mut [f32]) {
+    let groups = x.len().div_ceil(GROUP);
+    let (bytes, words) = out.split_at_mut(groups * GROUP / 4);
+    assert!(words.len() >= groups * WORDS);
+    let (whole, rest) = x.as_chunks::<GROUP>();
+    let row = Row {
+        x: whole.as_ptr(),
+        groups: whole.len(),
+        bytes: bytes.as_mut_ptr().cast(),
+        words: words.as_mut_ptr(),
+    };
+    // SAFETY: x has the whole groups; bytes and words have room for as many and one more if there is a rest.
+    unsafe { dispatch_dots!(isa, quantize_groups(row: Row)) };
+    if !rest.is_empty() {
+        let mut last = [0.0; GROUP];
+        last[..rest.len()].copy_from_slice(rest);
+        let row = Row {
+            x: &raw const last,
+            groups: 1,
+            bytes: bytes[whole.len() * GROUP / 4..].as_mut_ptr().cast(),
+            words: words[whole.len() * WORDS..].as_mut_ptr(),
+        };
+        // SAFETY: one group, and room for it.
+        unsafe { dispatch_dots!(isa, quantize_groups(row: Row)) };
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    x: *const [f32; GROUP],
+    groups: usize,
+    bytes: *mut u8,
+    words: *mut f32,
+}
+
+/// # Safety
+/// `groups` groups at x, as many times 32 bytes at `bytes`, as many times [`WORDS`] at `words`.
+#[inline(always)]
+unsafe fn quantize_groups<D: Dots>(row: Row) {
+    for g in 0..row.groups {
+        // SAFETY: group g is inside all three.
+        unsafe {
+            let x = row.x.add(g).cast::<f32>();
+            let (a, b) = (D::Floats::load(x), D::Floats::load(x.add(LANES)));
+            let zeros = D::Floats::splat(0.0);
+            // 0 is always in the range, so that the zero point is a byte.
+            let low = D::range(a.min(b).min(zeros)).0;
+            let high = D::range(a.max(b).max(zeros)).1;
+            let mut scale = (high - low) * (1.0 / 255.0);
+            let mut inverse = 1.0 / scale;
+            if scale < f32::MIN_POSITIVE {
+                (scale, inverse) = (0.0, 0.0);
+            }
+            let zero = (-low * inverse).round_ties_even();
+            let byte = |x: D::Floats| {
+                let scaled = x.mul(D::Floats::splat(inverse)).round();
+                let shifted = scaled.add(D::Floats::splat(zero));
+                shifted.max(zeros).min(D::Floats::splat(255.0))
+            };
+            let (a, b) = (byte(a), byte(b));
+            let bytes = row.bytes.add(g * GROUP);
+            D::store_bytes(a, bytes);
+            D::store_bytes(b, bytes.add(LANES));
+            let words = row.words.add(g * WORDS);
+            *words = scale;
+            *words.add(1) = f32::from_bits(zero as u32);
+            // Whole numbers below 2^14: exact in any order.
+            *words.add(2) = scale * (D::total(a.add(b)) - GROUP as f32 * zero);
+        }
+    }
+}
