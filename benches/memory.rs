@@ -10,10 +10,16 @@ const MIB: f64 = 1024.0 * 1024.0;
 const ALLOWED_MIB: f64 = 400.0;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let rows: Vec<serde_json::Value> = [("native", "fp32"), ("eager", "fp32"), ("eager", "bf16")]
-        .into_iter()
-        .map(|(engine, precision)| measure(engine, precision))
-        .collect::<Result<_, _>>()?;
+    let rows: Vec<serde_json::Value> = [
+        ("native", "fp32"),
+        ("eager", "fp32"),
+        ("eager", "bf16"),
+        ("native", "int8"),
+        ("native", "int4"),
+    ]
+    .into_iter()
+    .map(|(engine, precision)| measure(engine, precision))
+    .collect::<Result<_, _>>()?;
     println!(
         "{:<8}{:<6}{:>10}{:>10}{:>10}{:>10}",
         "engine", "", "weights", "KV pool", "RSS", "more"

@@ -35,7 +35,7 @@ fn a_bad_setting_ends_with_64_before_anything_is_bound() {
     refuses(
         serve(&["--precision", "fp7"]),
         64,
-        &["fp7", "expected fp32, bf16 or fp16"],
+        &["fp7", "expected fp32, bf16, fp16, int8 or int4"],
     );
     refuses(serve(&["--device", "tpu"]), 64, &["tpu", "cuda:N"]);
     refuses(serve(&["--batch-size", "0"]), 64, &["--batch-size is 0"]);
