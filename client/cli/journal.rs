@@ -110,7 +110,10 @@ fn read(file: &mut File) -> io::Result<Contents> {
         }
         whole += length as u64;
     }
-    file.set_len(whole)?;
+    // Only where something was cut: a device such as /dev/null has no length to set.
+    if file.metadata()?.len() > whole {
+        file.set_len(whole)?;
+    }
     file.seek(SeekFrom::End(0))?;
     if unended {
         file.write_all(b"\n")?;
