@@ -6,7 +6,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-const MIB: f64 = 1024.0 * 1024.0;
 const ALLOWED_MIB: f64 = 400.0;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -99,6 +98,5 @@ fn measure(engine: &str, precision: &str) -> Result<serde_json::Value, Box<dyn s
         "weights_mib": mib("weights").ok_or("no weights")?,
         "kv_pool_mib": mib("kv_pool").ok_or("no pool")?,
         "rss_mib": mib("cpu").ok_or("no process")?,
-        "unit_bytes": MIB,
     }))
 }
