@@ -179,12 +179,13 @@ fn native_greedy_answers_are_those_of_transformers() {
                     history: &s.tokens,
                     index: index as u64,
                     banned: &[],
+                    drafts: 0,
                 }),
             })
             .collect();
         let output = backend.step(&StepPlan { sequences: &steps }).unwrap();
-        for (i, (s, token)) in sequences.iter_mut().zip(output.tokens).enumerate() {
-            let token = token.expect("a token for each sequence");
+        for (i, (s, tokens)) in sequences.iter_mut().zip(output.tokens).enumerate() {
+            let token = tokens[0];
             let wanted = &expected[i];
             assert_eq!(
                 token, wanted[index],

@@ -159,13 +159,14 @@ fn greedy_answers_stay_sensible() {
                         history: &texts[i],
                         index,
                         banned: &[],
+                        drafts: 0,
                     }),
                 })
                 .collect();
             let output = backend.step(&StepPlan { sequences: &steps });
-            for (i, token) in output.expect("a step").tokens.into_iter().enumerate() {
+            for (i, tokens) in output.expect("a step").tokens.into_iter().enumerate() {
                 past[i] = texts[i].len();
-                texts[i].push(token.expect("sampled"));
+                texts[i].push(tokens[0]);
             }
         }
         drop(backend);

@@ -17,6 +17,7 @@ fn pick(logits: &[f32], sampling: &Sampling, index: u64, history: &[u32], banned
         history,
         index,
         banned,
+        drafts: 0,
     };
     sample(&mut logits.to_vec(), &step)
 }

@@ -10,6 +10,9 @@ use crate::engine::{
     Backend, BackendInfo, EngineError, Precision, SequenceStep, StepOutput, StepPlan,
 };
 
+/// How far apart the tokens are that a [`FakeBackend`] likes to repeat.
+pub const PERIOD: usize = 7;
+
 /// A deterministic backend that a test can hold, break and watch.
 #[derive(Debug)]
 pub struct FakeBackend {
@@ -62,17 +65,22 @@ impl FakeBackend {
         )
     }
 
-    /// The token that follows `context` when sampled with `seed`.
+    /// The token that follows `context` when sampled with `seed`: mostly the one that came [`PERIOD`] tokens before, so
+    /// that drafts can be right, and otherwise any.
     pub fn next_token(context: &[u32], seed: u64, vocabulary: usize) -> u32 {
         // FNV-1a: any mixing of all the tokens does.
         let mut hash = 0xcbf2_9ce4_8422_2325 ^ seed;
         for token in context {
             hash = (hash ^ u64::from(*token)).wrapping_mul(0x0100_0000_01b3);
         }
-        ((hash ^ (hash >> 32)) % vocabulary as u64) as u32
+        let mixed = hash ^ (hash >> 32);
+        match context.len().checked_sub(PERIOD) {
+            Some(before) if !mixed.is_multiple_of(4) => context[before],
+            _ => (mixed / 4 % vocabulary as u64) as u32,
+        }
     }
 
-    fn run(&mut self, step: &SequenceStep<'_>) -> Result<Option<u32>, EngineError> {
+    fn run(&mut self, step: &SequenceStep<'_>) -> Result<Vec<u32>, EngineError> {
         let size = self.info.block_tokens;
         let cell = |position: usize| {
             let block = step.blocks.get(position / size).copied();
@@ -84,7 +92,7 @@ impl FakeBackend {
             self.cells[cell(step.past + i)?] = Some(*token);
         }
         let Some(sample) = step.sample else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let context: Option<Vec<u32>> = (0..step.past + step.tokens.len())
             .map(|position| cell(position).map(|c| self.cells[c]))
@@ -96,11 +104,15 @@ impl FakeBackend {
         } else {
             0
         };
-        let mut token = Self::next_token(&context, seed, self.info.vocabulary);
-        while sample.banned.contains(&token) {
-            token = (token + 1) % self.info.vocabulary as u32;
-        }
-        Ok(Some(token))
+        let after = |index: usize| {
+            let context = &context[..=step.past + index];
+            let mut token = Self::next_token(context, seed, self.info.vocabulary);
+            while sample.banned.contains(&token) {
+                token = (token + 1) % self.info.vocabulary as u32;
+            }
+            token
+        };
+        Ok(step.sampled().map(after).collect())
     }
 }
 

@@ -30,7 +30,7 @@ pub trait Backend: Send {
     /// chunks: to the last bit in the native engine, to rounding in libtorch's.
     ///
     /// # Errors
-    /// A failed step leaves the KV contents of the plan's sequences undefined and the backend usable.
+    /// A failed step leaves the KV contents of the plan's sequences undefined from `past` on, and the backend usable.
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput, EngineError>;
 }
 
@@ -68,37 +68,57 @@ pub struct StepPlan<'a> {
     pub sequences: &'a [SequenceStep<'a>],
 }
 
-/// One sequence's share of a step: a chunk of its prompt, or its last sampled token.
+/// One sequence's share of a step: a chunk of its prompt, or its last sampled token and drafts of the next ones.
 #[derive(Debug, Clone, Copy)]
 pub struct SequenceStep<'a> {
     /// Tokens to run through the model, at least one. The first has position `past`.
     pub tokens: &'a [u32],
     /// How many tokens of the sequence lie in its KV blocks already.
     pub past: usize,
-    /// Its KV blocks in order; they hold at least `past + tokens.len()` tokens.
+    /// Its KV blocks in order; they hold at least `past + tokens.len()` tokens. Other sequences may have the blocks of
+    /// the first `past` tokens too: nobody writes to those.
     pub blocks: &'a [BlockId],
-    /// Sample the next token after the last of `tokens`. `None` for a chunk that does not end the prompt.
+    /// Sample the next token after the last of `tokens`, and after each draft before it. `None` for a chunk that does
+    /// not end the prompt.
     pub sample: Option<SampleStep<'a>>,
 }
 
-/// How to pick one token.
+/// How to pick a sequence's next tokens: one, and one more for each draft.
 #[derive(Debug, Clone, Copy)]
 pub struct SampleStep<'a> {
     /// The request's wishes.
     pub sampling: &'a Sampling,
-    /// All tokens so far, prompt and answer, for the repetition penalty.
+    /// All tokens so far, prompt, answer and drafts, for the repetition penalty.
     pub history: &'a [u32],
     /// How many tokens were generated before: with the seed it fixes the random number.
     pub index: u64,
     /// Tokens that must not be picked (the end-of-sequence tokens before `min_new_tokens`).
     pub banned: &'a [u32],
+    /// How many of the last tokens of the step are guesses. A token is sampled after the one before them and after each of
+    /// them, as if those before it had been generated; which ones hold is the scheduler's to find out.
+    pub drafts: usize,
 }
 
-/// What a step gave: for each sequence of the plan, in order, the sampled token if one was asked for.
+impl SampleStep<'_> {
+    /// How to pick the token after the first `drafts` drafts.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn after(&self, drafts: usize) -> Self {
+        Self {
+            history: &self.history[..self.history.len() - (self.drafts - drafts)],
+            index: self.index + drafts as u64,
+            drafts: 0,
+            ..*self
+        }
+    }
+}
+
+/// What a step gave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepOutput {
-    /// As long as the plan's `sequences`.
-    pub tokens: Vec<Option<u32>>,
+    /// For each sequence of the plan, in order, the sampled tokens: one more than drafts, or none if none was asked for.
+    pub tokens: Vec<Vec<u32>>,
 }
 
 /// How tokens are picked. All values are valid: see `request`.

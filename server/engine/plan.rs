@@ -2,7 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{BackendInfo, EngineError, StepPlan};
+use super::{BackendInfo, EngineError, SequenceStep, StepPlan};
+
+impl SequenceStep<'_> {
+    /// The tokens, by index, after which a token is sampled: the last, and one more for each draft.
+    pub fn sampled(&self) -> std::ops::Range<usize> {
+        let count = self.sample.map_or(0, |sample| sample.drafts + 1);
+        self.tokens.len() - count..self.tokens.len()
+    }
+}
 
 impl StepPlan<'_> {
     /// Number of tokens that the step runs through the model, over all sequences.
@@ -16,7 +24,7 @@ impl StepPlan<'_> {
     /// Checks the plan against the loaded model and its KV pool: an engine calls it before it computes with the numbers.
     ///
     /// # Errors
-    /// [`EngineError::Plan`] for a sequence without tokens, a token outside the vocabulary, a position outside the
+    /// [`EngineError::Plan`] for a sequence without tokens or with nothing but drafts, a token outside the vocabulary, a position outside the
     /// context, too few blocks, a block outside the pool, or two sequences that would write to one block.
     pub fn check(&self, info: &BackendInfo) -> Result<(), EngineError> {
         let mut written = HashSet::new();
@@ -24,6 +32,16 @@ impl StepPlan<'_> {
             let error = |what: String| Err(EngineError::Plan(format!("sequence {number}: {what}")));
             if sequence.tokens.is_empty() {
                 return error("it has no tokens".to_owned());
+            }
+            if let Some(sample) = &sequence.sample
+                && (sample.drafts >= sequence.tokens.len() || sample.drafts > sample.history.len())
+            {
+                return error(format!(
+                    "{} drafts, but {} tokens and a history of {}",
+                    sample.drafts,
+                    sequence.tokens.len(),
+                    sample.history.len()
+                ));
             }
             let wrong = |&&token: &&u32| token as usize >= info.vocabulary;
             if let Some(token) = sequence.tokens.iter().find(wrong) {

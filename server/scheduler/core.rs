@@ -146,7 +146,7 @@ impl Core {
             let Some(&share) = shares.next().filter(|s| **s > 0) else {
                 return true;
             };
-            let token = tokens.next().flatten();
+            let token = tokens.next().and_then(|t| t.first().copied());
             report.generated_tokens += usize::from(token.is_some());
             let ended = sequence.advance(share, token, batch, now, context);
             report.ended += usize::from(ended);
@@ -210,6 +210,7 @@ pub(super) fn warm_up(backend: &mut dyn Backend) -> Result<Duration, EngineError
             history: &[0],
             index: 0,
             banned: &[],
+            drafts: 0,
         }),
     };
     run(backend, &StepPlan { sequences: &[step] })?;

@@ -178,6 +178,7 @@ impl Sequence {
                 history: &self.tokens,
                 index: self.generated() as u64,
                 banned,
+                drafts: 0,
             }),
         }
     }

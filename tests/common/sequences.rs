@@ -83,6 +83,7 @@ pub(crate) fn step(backend: &mut dyn Backend, sequences: &mut [&mut Sequence], c
                 history: &s.tokens,
                 index: (s.tokens.len() - s.prompt) as u64,
                 banned: &[],
+                drafts: 0,
             }),
         })
         .collect();
@@ -90,14 +91,14 @@ pub(crate) fn step(backend: &mut dyn Backend, sequences: &mut [&mut Sequence], c
         .step(&StepPlan { sequences: &steps })
         .expect("a step")
         .tokens;
-    for ((sequence, end), token) in sequences.iter_mut().zip(ends).zip(sampled) {
+    for ((sequence, end), tokens) in sequences.iter_mut().zip(ends).zip(sampled) {
         assert_eq!(
-            token.is_some(),
-            end == sequence.tokens.len(),
+            tokens.len(),
+            usize::from(end == sequence.tokens.len()),
             "sampled when asked to, and only then"
         );
         sequence.past = end;
-        sequence.tokens.extend(token);
+        sequence.tokens.extend(tokens);
     }
 }
 

@@ -31,19 +31,20 @@ impl Backend for NativeBackend {
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput, EngineError> {
         self.check(plan)?;
         let vocabulary = self.info.vocabulary;
-        let mut tokens = vec![None; plan.sequences.len()];
-        let wanted =
-            |s: &SequenceStep<'_>, token: usize| s.sample.is_some() && token + 1 == s.tokens.len();
+        let mut tokens = vec![Vec::new(); plan.sequences.len()];
+        let wanted = |s: &SequenceStep<'_>, token: usize| s.sampled().contains(&token);
         self.run(plan, wanted, |compute, rows, mut logits| {
             let sampled = [const { AtomicU32::new(0) }; HEAD_ROWS];
             for_each_row(&compute.pool, &mut logits, |i, logits| {
-                if let Some(step) = &plan.sequences[rows[i].sequence].sample {
-                    let token = sample(&mut logits[..vocabulary], step);
+                let sequence = &plan.sequences[rows[i].sequence];
+                if let Some(step) = &sequence.sample {
+                    let step = step.after(rows[i].token - sequence.sampled().start);
+                    let token = sample(&mut logits[..vocabulary], &step);
                     sampled[i].store(token, Ordering::Relaxed);
                 }
             });
             for (row, token) in rows.iter().zip(sampled) {
-                tokens[row.sequence] = Some(token.into_inner());
+                tokens[row.sequence].push(token.into_inner());
             }
         });
         Ok(StepOutput { tokens })
@@ -98,6 +99,7 @@ impl NativeBackend {
                     .map(|token| OutputRow {
                         row: row + token - done,
                         sequence: index,
+                        token,
                     });
                 self.batch.outputs.extend(outputs);
                 done = end;

@@ -30,6 +30,8 @@ pub struct OutputRow {
     pub row: usize,
     /// Index of its sequence in the plan.
     pub sequence: usize,
+    /// Index of its token among the sequence's in the plan.
+    pub token: usize,
 }
 
 impl Batch {

@@ -26,8 +26,12 @@ impl Backend for TorchBackend {
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput, EngineError> {
         let mut rows = self.run(plan, Outputs::Sampled)?.into_iter();
         let tokens = plan.sequences.iter().map(|sequence| {
-            let step = sequence.sample.as_ref()?;
-            Some(sample(&mut rows.next()?, step))
+            let Some(step) = &sequence.sample else {
+                return Vec::new();
+            };
+            let rows = rows.by_ref().take(step.drafts + 1).enumerate();
+            rows.map(|(drafts, mut row)| sample(&mut row, &step.after(drafts)))
+                .collect()
         });
         Ok(StepOutput {
             tokens: tokens.collect(),

@@ -51,7 +51,7 @@ pub(super) struct Layout {
 /// Which rows' logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outputs {
-    /// The last row of every sequence that samples.
+    /// The rows after which every sequence samples.
     Sampled,
     /// The last row of every sequence.
     Last,
@@ -87,10 +87,11 @@ impl Batch {
         }
         let mut wanted = Vec::new();
         for (sequence, first) in plan.sequences.iter().zip(first_rows) {
-            let rows = first as i64..(first + sequence.tokens.len()) as i64;
+            let row = |token: usize| (first + token) as i64;
+            let rows = row(0)..row(sequence.tokens.len());
             match outputs {
-                Outputs::Sampled if sequence.sample.is_none() => {}
-                Outputs::Sampled | Outputs::Last => wanted.push(rows.end - 1),
+                Outputs::Sampled => wanted.extend(sequence.sampled().map(row)),
+                Outputs::Last => wanted.push(rows.end - 1),
                 Outputs::All => wanted.extend(rows),
             }
         }
