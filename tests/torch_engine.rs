@@ -195,7 +195,7 @@ fn a_plan_that_does_not_fit_is_refused() {
             .step(&StepPlan { sequences: &[] })
             .expect("no work")
             .tokens,
-        []
+        Vec::<Vec<u32>>::new()
     );
     assert_eq!(
         backend
