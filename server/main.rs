@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use code_explainer::config::Config;
-use code_explainer::model::Model;
+use code_explainer::model::{Model, engines};
 use code_explainer::run::RunError;
 use code_explainer::{Listeners, run, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,8 +81,9 @@ async fn serve(config: Config) -> ExitCode {
             std::process::exit(1);
         });
     };
-    let (path, engine) = (config.model.clone(), config.engine.clone());
-    let open = move || Model::open(&path, engine);
+    let (path, devices) = (config.model.clone(), config.devices.clone());
+    let engine = config.engine.clone();
+    let open = move || Model::open(&path, engines(&devices, &engine)?);
     match run(listeners, config, open, shutdown).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Model(error)) => {

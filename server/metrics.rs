@@ -28,6 +28,9 @@ const STEP: &str = "code_explainer_step_duration_seconds";
 const STEP_SEQUENCES: &str = "code_explainer_step_sequences";
 const QUEUE_DEPTH: &str = "code_explainer_queue_depth";
 const RUNNING: &str = "code_explainer_running_sequences";
+const PREFIX_CACHED: &str = "code_explainer_prefix_cached_tokens_total";
+const DRAFTS: &str = "code_explainer_draft_tokens_total";
+const PREEMPTIONS: &str = "code_explainer_preemptions_total";
 const KV_BLOCKS: &str = "code_explainer_kv_blocks";
 const STREAMS: &str = "code_explainer_streams_open";
 const CACHE_LOOKUPS: &str = "code_explainer_cache_lookups_total";
@@ -80,6 +83,10 @@ pub struct Metrics {
     prefill_tokens: Counter,
     decode_tokens: Counter,
     generated_tokens: Counter,
+    prefix_cached_tokens: Counter,
+    /// Guesses that held, and those that did not.
+    drafts: [Counter; 2],
+    preemptions: Counter,
     step: Histogram,
     step_sequences: Histogram,
     streams: Gauge,
@@ -95,6 +102,7 @@ struct Scraped {
     queue_depth: Gauge,
     running: Gauge,
     kv_used: Gauge,
+    kv_idle: Gauge,
     kv_total: Gauge,
     lookups: [Counter; 3],
     entries: Gauge,
@@ -180,6 +188,9 @@ impl Metrics {
             prefill_tokens: counter(r, TOKENS, &[("kind", "prefill")]),
             decode_tokens: counter(r, TOKENS, &[("kind", "decode")]),
             generated_tokens: counter(r, TOKENS, &[("kind", "generated")]),
+            prefix_cached_tokens: counter(r, PREFIX_CACHED, &[]),
+            drafts: ["accepted", "rejected"].map(|o| counter(r, DRAFTS, &[("outcome", o)])),
+            preemptions: counter(r, PREEMPTIONS, &[]),
             step: histogram(r, STEP, &[]),
             step_sequences: histogram(r, STEP_SEQUENCES, &[]),
             streams: gauge(r, STREAMS, &[]),
@@ -191,6 +202,7 @@ impl Metrics {
                 queue_depth: gauge(r, QUEUE_DEPTH, &[]),
                 running: gauge(r, RUNNING, &[]),
                 kv_used: gauge(r, KV_BLOCKS, &[("state", "used")]),
+                kv_idle: gauge(r, KV_BLOCKS, &[("state", "kept")]),
                 kv_total: gauge(r, KV_BLOCKS, &[("state", "total")]),
                 lookups: ["memory", "redis", "miss"]
                     .map(|result| counter(r, CACHE_LOOKUPS, &[("result", result)])),
@@ -241,6 +253,13 @@ impl Metrics {
         self.decode_tokens.increment(step.decode_tokens as u64);
         self.generated_tokens
             .increment(step.generated_tokens as u64);
+        self.prefix_cached_tokens
+            .increment(step.cached_tokens as u64);
+        let rejected = step.draft_tokens - step.accepted_tokens;
+        for (counter, n) in self.drafts.iter().zip([step.accepted_tokens, rejected]) {
+            counter.increment(n as u64);
+        }
+        self.preemptions.increment(step.preempted as u64);
         let add = |counter: &AtomicU64, n: u64| {
             counter.fetch_add(n, Ordering::Relaxed);
         };
@@ -278,6 +297,7 @@ impl Metrics {
         s.queue_depth.set(now.gauges.queued() as f64);
         s.running.set(now.gauges.running() as f64);
         s.kv_used.set(now.gauges.blocks_used() as f64);
+        s.kv_idle.set(now.gauges.blocks_idle() as f64);
         s.kv_total.set(now.gauges.blocks_total() as f64);
         let lookups = [
             now.cache.memory_hits,
@@ -384,7 +404,11 @@ fn describe(recorder: &PrometheusRecorder) {
         ),
         (QUEUE_DEPTH, Unit::Count, "items that wait to be worked on"),
         (RUNNING, Unit::Count, "sequences being worked on"),
-        (KV_BLOCKS, Unit::Count, "blocks of the KV cache by state"),
+        (
+            KV_BLOCKS,
+            Unit::Count,
+            "blocks of the KV cache by state: used by sequences, kept for prompts to come, total",
+        ),
         (STREAMS, Unit::Count, "bidirectional streams that are open"),
         (CACHE_ENTRIES, Unit::Count, "answers kept in memory"),
         (
@@ -402,6 +426,18 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             TOKENS,
             "tokens by kind: prefill and decode were run, generated were sampled",
+        ),
+        (
+            PREFIX_CACHED,
+            "prompt tokens that were in the KV cache already when their prefill began",
+        ),
+        (
+            DRAFTS,
+            "guessed tokens that were tried, by outcome: accepted or rejected",
+        ),
+        (
+            PREEMPTIONS,
+            "sequences that gave their KV blocks to older ones and were computed again",
         ),
         (CACHE_LOOKUPS, "cache look-ups by result"),
         (REDIS_ERRORS, "operations that Redis failed to do in time"),

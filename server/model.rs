@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{
-    Backend, DeviceSpec, EngineError, EngineKind, EngineOptions, Precision, native, torch,
+    Backend, BackendInfo, DeviceSpec, Devices, EngineError, EngineKind, EngineOptions, Precision,
+    native, torch,
 };
+use crate::scheduler::Loader;
 use crate::text::{Text, TextError};
 use crate::weights::{Checkpoint, WeightsError};
 
@@ -15,8 +17,8 @@ pub struct Model {
     pub text: Arc<Text>,
     /// Tells it from other models.
     pub digest: String,
-    /// Loads the weights. Called on the thread that will run the steps.
-    pub backend: Box<dyn FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send>,
+    /// For each engine, loads the weights. Called on the thread that will run its steps.
+    pub backends: Vec<Loader>,
 }
 
 /// Why a model cannot be served.
@@ -31,6 +33,12 @@ pub enum ModelError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The engines compute differently.
+    #[error("the engines would run in {0} and in {1}: set one --precision for all")]
+    Precisions(Precision, Precision),
+    /// There is nothing to run it.
+    #[error("there is no engine")]
+    NoEngine,
     /// The tokenizer is another model's.
     #[error("{path}: the tokenizer has {tokenizer} tokens, but the model only {model}")]
     Vocabulary {
@@ -44,11 +52,11 @@ pub enum ModelError {
 }
 
 impl Model {
-    /// Opens a GGUF file or a Hugging Face directory.
+    /// Opens a GGUF file or a Hugging Face directory, for one or more engines.
     ///
     /// # Errors
     /// [`ModelError`] names the file and what is wrong with it.
-    pub fn open(path: &Path, options: EngineOptions) -> Result<Self, ModelError> {
+    pub fn open(path: &Path, engines: Vec<EngineOptions>) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path)?;
         for note in &checkpoint.config().notes {
             tracing::warn!("{note}");
@@ -63,13 +71,52 @@ impl Model {
             });
         }
         let digest = checkpoint.digest().to_owned();
-        let backend = Box::new(move || backend(&checkpoint, &options));
+        let checkpoint = Arc::new(checkpoint);
+        let backends = engines.into_iter().map(|options| {
+            let checkpoint = checkpoint.clone();
+            Box::new(move || backend(&checkpoint, &options)) as Loader
+        });
         Ok(Self {
             text,
             digest,
-            backend,
+            backends: backends.collect(),
         })
     }
+}
+
+/// The engines that `devices` stand for on this machine.
+///
+/// # Errors
+/// See [`Devices::engines`].
+pub fn engines(
+    devices: &Devices,
+    common: &EngineOptions,
+) -> Result<Vec<EngineOptions>, EngineError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    devices.engines(common, torch::cuda_devices(), cores)
+}
+
+/// What clients are told of engines that serve together.
+///
+/// # Errors
+/// [`ModelError::Precisions`] where an answer would depend on the engine that gives it; there is at least one engine.
+pub fn together(engines: Vec<BackendInfo>) -> Result<BackendInfo, ModelError> {
+    let mut engines = engines.into_iter().map(|mut info| {
+        info.context_length = info.context_length.min(info.blocks * info.block_tokens);
+        info
+    });
+    let mut all = engines.next().ok_or(ModelError::NoEngine)?;
+    for engine in engines {
+        if engine.precision != all.precision {
+            return Err(ModelError::Precisions(all.precision, engine.precision));
+        }
+        all.context_length = all.context_length.min(engine.context_length);
+        all.device = format!("{},{}", all.device, engine.device);
+        all.blocks += engine.blocks;
+        all.kv_pool_bytes += engine.kv_pool_bytes;
+        all.weights_bytes += engine.weights_bytes;
+    }
+    Ok(all)
 }
 
 /// The engine that `options` ask for. `auto` is the native one for fp32, int8 and int4 on the CPU, and libtorch's
@@ -81,7 +128,7 @@ fn backend(
     let fits_native = match (options.precision, options.device) {
         (Some(Precision::Int8 | Precision::Int4), DeviceSpec::Auto | DeviceSpec::Cpu) => true,
         (None | Some(Precision::Fp32), DeviceSpec::Cpu) => true,
-        (None | Some(Precision::Fp32), DeviceSpec::Auto) => !torch::cuda_is_available(),
+        (None | Some(Precision::Fp32), DeviceSpec::Auto) => torch::cuda_devices() == 0,
         (_, DeviceSpec::Cuda(_)) | (Some(Precision::Bf16 | Precision::Fp16), _) => false,
     };
     let native = match options.engine {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::future::{SelectAll, select_all};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -17,7 +18,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::explain::Explainer;
 use crate::metrics::Metrics;
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, together};
 use crate::scheduler::Scheduler;
 use crate::status::{Phase, ServerStatus};
 use crate::telemetry::Traces;
@@ -85,8 +86,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         status: status.clone(),
         request: config.request,
-        step: config.step,
-        queue_items: config.queue_items,
+        scheduler: config.scheduler,
         stream_items: config.stream_items,
         replica: config.replica.as_str().into(),
         cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
@@ -100,25 +100,25 @@ pub async fn run(
     let mut http = tokio::spawn(serve_http(listeners.http, shared.clone(), stop.clone()));
 
     tokio::pin!(shutdown);
-    let mut engine = tokio::select! {
-        engine = start_engine(&shared, &config, open, traces.clone()) => Some(engine?),
+    let mut engines = tokio::select! {
+        engines = start_engines(&shared, &config, open, traces.clone()) => Some(engines?),
         () = &mut shutdown => None,
         ended = &mut grpc => return Ok(failed("gRPC", ended)?),
         ended = &mut http => return Ok(failed("HTTP", ended)?),
     };
-    if let Some(engine) = &mut engine {
+    if let Some(engines) = &mut engines {
         tokio::select! {
             () = &mut shutdown => {}
             ended = &mut grpc => failed("gRPC", ended)?,
             ended = &mut http => failed("HTTP", ended)?,
-            _ = &mut engine.ended => Err(anyhow::anyhow!("the engine thread ended by itself"))?,
+            _ = &mut engines.ended => Err(anyhow::anyhow!("an engine's thread ended by itself"))?,
         }
     }
     status.enter(Phase::Draining);
-    if let Some(engine) = engine {
-        drain(&status, &engine.scheduler, config.drain_timeout).await;
+    if let Some(engines) = engines {
+        drain(&status, &engines.scheduler, config.drain_timeout).await;
         status.closing.cancel();
-        end_of_thread(engine.thread).await;
+        end_of_threads(engines.threads).await;
     }
     status.closing.cancel();
     stop.cancel();
@@ -135,34 +135,39 @@ async fn upkeep(metrics: Arc<Metrics>, stop: CancellationToken) {
     }
 }
 
-/// An engine that is ready.
-struct Engine {
+/// Engines that are ready.
+struct Engines {
     scheduler: Scheduler,
-    thread: std::thread::JoinHandle<()>,
-    ended: oneshot::Receiver<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    /// Resolves when the first of them ends.
+    ended: SelectAll<oneshot::Receiver<()>>,
 }
 
-async fn start_engine(
+async fn start_engines(
     shared: &Arc<Shared>,
     config: &Config,
     open: impl FnOnce() -> Result<Model, ModelError> + Send + 'static,
     traces: Arc<Traces>,
-) -> Result<Engine, RunError> {
+) -> Result<Engines, RunError> {
     let opened = tokio::task::spawn_blocking(open).await;
     let Model {
         text,
         digest,
-        backend,
+        backends,
     } = opened.context("reading the model panicked")??;
     shared.status.enter(Phase::WarmingUp);
     let metrics = shared.metrics.clone();
-    let observer = Box::new(move |step: &_| metrics.step(step));
-    let (scheduler, started) = Scheduler::start(backend, config.step, config.queue_items, observer);
-    let ready = started
-        .ready
-        .await
-        .context("the engine thread ended while it was loading")?;
-    let model = ready.map_err(ModelError::from)?;
+    let observer = Arc::new(move |step: &_| metrics.step(step));
+    let (scheduler, started) = Scheduler::start(backends, config.scheduler, observer);
+    let (mut models, mut threads, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    for engine in started {
+        let ready = engine.ready.await;
+        let ready = ready.context("an engine's thread ended while it was loading")?;
+        models.push(ready.map_err(ModelError::from)?);
+        threads.push(engine.thread);
+        ends.push(engine.ended);
+    }
+    let model = together(models)?;
     tracing::info!(
         model = model.model,
         architecture = model.architecture,
@@ -175,15 +180,12 @@ async fn start_engine(
         "the model is loaded"
     );
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let context_length = model.context_length.min(model.blocks * model.block_tokens);
+    let context_length = model.context_length;
     shared.status.serve(Arc::new(Explainer {
         text,
         scheduler: scheduler.clone(),
         cache: shared.cache.clone(),
-        model: crate::engine::BackendInfo {
-            context_length,
-            ..model
-        },
+        model,
         // A smaller KV pool cuts long answers short.
         model_digest: format!("{digest}/{context_length}"),
         preparing: Arc::new(Semaphore::new(cores)),
@@ -193,10 +195,10 @@ async fn start_engine(
         closing: shared.status.closing.clone(),
     }));
     tracing::info!("ready");
-    Ok(Engine {
+    Ok(Engines {
         scheduler,
-        thread: started.thread,
-        ended: started.ended,
+        threads,
+        ended: select_all(ends),
     })
 }
 
@@ -220,12 +222,16 @@ async fn drain(status: &ServerStatus, scheduler: &Scheduler, timeout: Duration) 
 }
 
 /// An engine that hangs in a step does not keep the process.
-async fn end_of_thread(thread: std::thread::JoinHandle<()>) {
-    let joined = tokio::task::spawn_blocking(move || thread.join());
-    match tokio::time::timeout(GOODBYE, joined).await {
+async fn end_of_threads(threads: Vec<std::thread::JoinHandle<()>>) {
+    let join = move || {
+        threads
+            .into_iter()
+            .try_for_each(std::thread::JoinHandle::join)
+    };
+    match tokio::time::timeout(GOODBYE, tokio::task::spawn_blocking(join)).await {
         Ok(Ok(Ok(()))) => {}
-        Ok(_) => tracing::error!("the engine thread panicked"),
-        Err(_) => tracing::error!("the engine thread hangs; leaving it behind"),
+        Ok(_) => tracing::error!("an engine's thread panicked"),
+        Err(_) => tracing::error!("an engine's thread hangs; leaving it behind"),
     }
 }
 

@@ -9,7 +9,8 @@ use code_explainer::engine::native::kernels::panels::Epilogue;
 use code_explainer::engine::native::pool::Pool;
 use code_explainer::engine::native::{NativeBackend, load_for};
 use code_explainer::engine::{
-    Backend, BlockId, DeviceSpec, EngineError, EngineKind, EngineOptions, SequenceStep, StepPlan,
+    Backend, BlockId, CpuShare, DeviceSpec, EngineError, EngineKind, EngineOptions, SequenceStep,
+    StepPlan,
 };
 use proptest::prelude::*;
 
@@ -23,6 +24,7 @@ fn backend(model: &TinyModel, threads: usize, block_tokens: usize, isa: Isa) -> 
     let options = EngineOptions {
         engine: EngineKind::Native,
         device: DeviceSpec::Cpu,
+        cpu_share: CpuShare::WHOLE,
         precision: None,
         kv_cache_tokens: SEQUENCES * MAX_TOKENS,
         block_tokens,

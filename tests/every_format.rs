@@ -29,7 +29,7 @@ fn written(architecture: Architecture, gguf: bool) -> (tempfile::TempDir, PathBu
 async fn answer(path: PathBuf, engine: &str) -> (String, u32) {
     let config = config(&["--engine", engine, "--device", "cpu", "--precision", "fp32"]);
     let options = config.engine.clone();
-    let server = TestServer::opening(config, move || Model::open(&path, options)).await;
+    let server = TestServer::opening(config, move || Model::open(&path, vec![options])).await;
     server.ready().await;
     let mut stream = TestStream::open(&server).await;
     let wanted = ExplainRequest {
@@ -76,7 +76,7 @@ async fn the_tokenizer_of_another_model_is_refused() {
         .push(extra);
     tokenizer["model"]["vocab"]["<extra>"] = 100_000.into();
     std::fs::write(&file, tokenizer.to_string()).expect("written");
-    match Model::open(&path, config(&[]).engine) {
+    match Model::open(&path, vec![config(&[]).engine]) {
         Err(error @ ModelError::Vocabulary { .. }) => {
             assert!(error.to_string().contains("100001"), "{error}");
         }

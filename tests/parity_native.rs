@@ -4,8 +4,8 @@ use std::path::Path;
 
 use code_explainer::engine::native::{NativeBackend, load};
 use code_explainer::engine::{
-    Backend, BlockId, DeviceSpec, EngineKind, EngineOptions, SampleStep, Sampling, SequenceStep,
-    StepPlan,
+    Backend, BlockId, CpuShare, DeviceSpec, EngineKind, EngineOptions, SampleStep, Sampling,
+    SequenceStep, StepPlan,
 };
 use code_explainer::weights::Checkpoint;
 use serde_json::Value;
@@ -33,6 +33,7 @@ fn options(sequences: usize) -> EngineOptions {
     EngineOptions {
         engine: EngineKind::Native,
         device: DeviceSpec::Cpu,
+        cpu_share: CpuShare::WHOLE,
         precision: None,
         kv_cache_tokens: sequences * BLOCKS * BLOCK,
         block_tokens: BLOCK,

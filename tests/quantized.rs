@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use code_explainer::engine::native::kernels::isa::Isa;
 use code_explainer::engine::native::{NativeBackend, load, load_for};
 use code_explainer::engine::{
-    Backend, BlockId, DeviceSpec, EngineKind, EngineOptions, Precision, SampleStep, Sampling,
-    SequenceStep, StepPlan,
+    Backend, BlockId, CpuShare, DeviceSpec, EngineKind, EngineOptions, Precision, SampleStep,
+    Sampling, SequenceStep, StepPlan,
 };
 use code_explainer::weights::Checkpoint;
 
@@ -22,6 +22,7 @@ fn options(precision: Precision, threads: usize) -> EngineOptions {
     EngineOptions {
         engine: EngineKind::Native,
         device: DeviceSpec::Cpu,
+        cpu_share: CpuShare::WHOLE,
         precision: Some(precision),
         kv_cache_tokens: 4 * 256,
         block_tokens: BLOCK,

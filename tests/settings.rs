@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use code_explainer::config::Config;
-use code_explainer::engine::{DeviceSpec, Precision};
+use code_explainer::engine::Precision;
 
 use crate::common::programs::{output, server};
 use crate::common::server::config;
@@ -15,7 +15,7 @@ fn the_defaults_are_sane() {
     let config = Config::from_args(["server", "serve"].map(OsString::from)).expect("valid");
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
     assert_eq!(config.http_listen.to_string(), "127.0.0.1:9464");
-    assert_eq!(config.engine.device, DeviceSpec::Auto);
+    assert_eq!(config.devices.to_string(), "auto");
     assert_eq!(config.cache.ttl, Duration::from_secs(3600));
     assert_eq!(config.otlp_endpoint, None);
 }
@@ -46,8 +46,8 @@ fn flags_set_every_part() {
         "r1",
     ]);
     assert_eq!(config.engine.precision, Some(Precision::Bf16));
-    assert_eq!(config.engine.device, DeviceSpec::Cuda(1));
-    assert_eq!(config.step.sequences, 7);
+    assert_eq!(config.devices.to_string(), "cuda:1");
+    assert_eq!(config.scheduler.step.sequences, 7);
     assert_eq!(
         (config.cache.size, config.cache.ttl),
         (3, Duration::from_secs(60))
@@ -66,8 +66,8 @@ fn the_file_is_below_the_flags() {
     .expect("written");
     let path = file.path().to_str().expect("UTF-8");
     let config = config(&["--config", path, "--batch-size", "6"]);
-    assert_eq!(config.step.sequences, 6, "the flag");
-    assert_eq!(config.queue_items, 77, "the file");
+    assert_eq!(config.scheduler.step.sequences, 6, "the flag");
+    assert_eq!(config.scheduler.queue_items, 77, "the file");
     assert_eq!(config.engine.precision, Some(Precision::Fp16), "the file");
 }
 

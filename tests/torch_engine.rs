@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use code_explainer::engine::torch::load;
 use code_explainer::engine::{
-    Backend, BlockId, DeviceSpec, EngineError, EngineOptions, Precision, SequenceStep, StepPlan,
+    Backend, BlockId, CpuShare, DeviceSpec, EngineError, EngineOptions, Precision, SequenceStep,
+    StepPlan,
 };
 use code_explainer::weights::{Architecture, Checkpoint};
 use serde::Deserialize;
@@ -215,6 +216,7 @@ fn what_cannot_be_had_is_named() {
     let error = |options: &EngineOptions| load(&checkpoint, options).expect_err("it cannot be had");
     let cuda = error(&EngineOptions {
         device: DeviceSpec::Cuda(99),
+        cpu_share: CpuShare::WHOLE,
         ..good.clone()
     });
     assert!(

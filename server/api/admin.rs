@@ -41,7 +41,7 @@ impl AdminApi {
     }
 
     fn batches(&self, totals: &StepTotals) -> BatchSection {
-        let max = self.shared.step.sequences;
+        let max = self.shared.scheduler.step.sequences;
         let mean = ratio(totals.sequences as f64, totals.steps as f64);
         BatchSection {
             steps: totals.steps,

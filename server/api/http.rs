@@ -47,7 +47,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let mut memory = vec![("cpu", memory::resident_bytes())];
-    let empty = Gauges::default();
+    let empty = Gauges::new(0);
     let mut gauges = &empty;
     if let Some(explainer) = shared.status.loaded() {
         let model = &explainer.model;

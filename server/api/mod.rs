@@ -29,7 +29,7 @@ use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::explain_service_server::ExplainServiceServer;
 use crate::proto::model_service_server::ModelServiceServer;
 use crate::request::RequestLimits;
-use crate::scheduler::StepLimits;
+use crate::scheduler::SchedulerOptions;
 use crate::status::{Phase, ServerStatus};
 
 /// Services whose health is told, and the server as a whole.
@@ -46,10 +46,8 @@ pub struct Shared {
     pub status: ServerStatus,
     /// What a request may ask for.
     pub request: RequestLimits,
-    /// What a step may hold.
-    pub step: StepLimits,
-    /// Items that wait at most.
-    pub queue_items: usize,
+    /// How items are run.
+    pub scheduler: SchedulerOptions,
     /// Items in flight on a stream at most.
     pub stream_items: usize,
     /// This server's name.

@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{Config, LogFormat, Secret};
 use crate::cache::{Cache, CacheConfig, RedisConfig};
-use crate::engine::{DeviceSpec, EngineKind, EngineOptions, Precision};
+use crate::engine::{CpuShare, DeviceSpec, Devices, EngineKind, EngineOptions, Precision};
 use crate::request::RequestLimits;
-use crate::scheduler::StepLimits;
+use crate::scheduler::{SchedulerOptions, StepLimits};
 
 /// Explains code with a language model, over gRPC.
 #[derive(Debug, Parser)]
@@ -74,9 +74,11 @@ pub(super) struct ModelArgs {
     #[arg(default_value = "models/SmolLM2-135M-Instruct.Q4_1.gguf")]
     pub(super) model: PathBuf,
 
-    /// Where the model runs: auto (CUDA if there is a device), cpu, cuda or cuda:N
+    /// Where the model runs: auto (CUDA if there is a device), cpu, cuda, cuda:N. Several engines share one queue: a list
+    /// (cuda:0,cuda:1), all (every CUDA device), or cpu:N (N engines, each on its own part of the cores). Each has the KV
+    /// cache and the batch that are set below
     #[arg(long, env = "CODE_EXPLAINER_DEVICE", default_value = "auto")]
-    pub(super) device: DeviceSpec,
+    pub(super) device: Devices,
 
     /// Precision of weights and arithmetic: fp32, bf16, fp16, or int8 and int4 (native engine, CPU); by default fp32 on
     /// the CPU and bf16 on CUDA
@@ -137,6 +139,20 @@ pub(super) struct LimitArgs {
     )]
     pub(super) step_tokens: usize,
 
+    /// Keep the time between two tokens of a stream at this, such as 50ms, by giving steps fewer tokens and sequences than
+    /// the limits above allow where that is needed. Without it only the limits count
+    #[arg(long, env = "CODE_EXPLAINER_TARGET_ITL", value_name = "TIME")]
+    pub(super) target_itl: Option<humantime::Duration>,
+
+    /// Guess tokens that the answer may copy from the code, and check several in one step. auto: where measured step times
+    /// say that it pays. Answers are the same with it and without
+    #[arg(long, env = "CODE_EXPLAINER_SPECULATION", default_value = "auto")]
+    pub(super) speculation: Speculation,
+
+    /// Keep what was computed of prompts that begin alike, as long as the KV cache has room
+    #[arg(long, env = "CODE_EXPLAINER_PREFIX_CACHE", default_value = "on")]
+    pub(super) prefix_cache: PrefixCache,
+
     /// Items that wait at most; more are refused with RESOURCE_EXHAUSTED and the time to wait
     #[arg(
         long,
@@ -177,6 +193,24 @@ pub(super) struct LimitArgs {
     #[arg(long, env = "CODE_EXPLAINER_DEFAULT_MAX_NEW_TOKENS", value_name = "N")]
     #[arg(default_value_t = 256)]
     pub(super) default_max_new_tokens: usize,
+}
+
+/// Whether tokens are guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Speculation {
+    /// Where it pays
+    Auto,
+    /// Never
+    Off,
+}
+
+/// Whether beginnings of prompts are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum PrefixCache {
+    /// Computed once
+    On,
+    /// Computed for each item
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -344,7 +378,7 @@ impl ServeArgs {
                 ));
             }
             (_, Some(precision @ (Precision::Int8 | Precision::Int4)))
-                if matches!(model.device, DeviceSpec::Cuda(_)) =>
+                if model.device.names_cuda() =>
             {
                 return Err(format!(
                     "--precision {precision} runs on the CPU only; use --device cpu, or --precision bf16 for CUDA"
@@ -352,7 +386,7 @@ impl ServeArgs {
             }
             _ => {}
         }
-        if model.engine == EngineKind::Native && matches!(model.device, DeviceSpec::Cuda(_)) {
+        if model.engine == EngineKind::Native && model.device.names_cuda() {
             return Err("--engine native runs on the CPU only; use --engine eager for CUDA".into());
         }
         tracing_subscriber::EnvFilter::try_new(&operation.log)
@@ -382,19 +416,26 @@ impl ServeArgs {
             listen: addresses.listen,
             http_listen: addresses.http_listen,
             model: model.model,
+            devices: model.device,
             engine: EngineOptions {
                 engine: model.engine,
-                device: model.device,
+                device: DeviceSpec::Auto,
+                cpu_share: CpuShare::WHOLE,
                 precision: model.precision,
                 kv_cache_tokens: model.kv_cache_tokens,
                 block_tokens: model.kv_block_tokens,
                 threads: model.threads,
             },
-            step: StepLimits {
-                sequences: limits.batch_size,
-                tokens: limits.step_tokens,
+            scheduler: SchedulerOptions {
+                step: StepLimits {
+                    sequences: limits.batch_size,
+                    tokens: limits.step_tokens,
+                },
+                queue_items: limits.queue_items,
+                target_itl: limits.target_itl.map(Duration::from),
+                speculation: limits.speculation == Speculation::Auto,
+                prefix_cache: limits.prefix_cache == PrefixCache::On,
             },
-            queue_items: limits.queue_items,
             stream_items: limits.stream_items,
             request: RequestLimits {
                 code_bytes: limits.max_code_bytes,

@@ -13,9 +13,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::cache::CacheConfig;
-use crate::engine::EngineOptions;
+use crate::engine::{Devices, EngineOptions};
 use crate::request::RequestLimits;
-use crate::scheduler::StepLimits;
+use crate::scheduler::SchedulerOptions;
 
 /// Shape of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -35,12 +35,12 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Where the model lies.
     pub model: PathBuf,
-    /// How it is loaded.
+    /// Where it runs.
+    pub devices: Devices,
+    /// How it is loaded; each of the devices puts its own into it.
     pub engine: EngineOptions,
-    /// What a step may hold.
-    pub step: StepLimits,
-    /// Items that wait at most.
-    pub queue_items: usize,
+    /// How items are run.
+    pub scheduler: SchedulerOptions,
     /// Items in flight on a stream at most.
     pub stream_items: usize,
     /// What a request may ask for.

@@ -27,6 +27,8 @@ pub struct FakeControl {
     steps: AtomicUsize,
     fail_next: AtomicBool,
     panic_next: AtomicBool,
+    /// Steps with more tokens run out of memory; 0: none do.
+    most_rows: AtomicUsize,
     /// Steps that may run; `None`: any number.
     allowance: Mutex<Option<usize>>,
     allowed: Condvar,
@@ -125,6 +127,10 @@ impl Backend for FakeBackend {
         self.control.wait_for_allowance();
         self.control.steps.fetch_add(1, Ordering::SeqCst);
         if self.control.fail_next.swap(false, Ordering::SeqCst) {
+            return Err(EngineError::Torch("asked for by the test".into()));
+        }
+        let most_rows = self.control.most_rows.load(Ordering::SeqCst);
+        if most_rows > 0 && plan.rows() > most_rows {
             return Err(EngineError::OutOfMemory("asked for by the test".into()));
         }
         assert!(
@@ -146,7 +152,12 @@ impl FakeControl {
         self.steps.load(Ordering::SeqCst)
     }
 
-    /// The next step runs out of memory.
+    /// From now on, steps with more tokens than this run out of memory.
+    pub fn limit_rows(&self, most: Option<usize>) {
+        self.most_rows.store(most.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// The next step fails.
     pub fn fail_next_step(&self) {
         self.fail_next.store(true, Ordering::SeqCst);
     }

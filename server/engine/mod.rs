@@ -3,6 +3,7 @@
 //! Nothing here knows of libtorch. [`Backend`] is the one trait between the scheduler, which decides what runs, and the
 //! device that runs it; [`native`] and [`torch`] are the real ones, [`fake`] is the one that tests steer.
 
+pub mod devices;
 pub mod fake;
 mod plan;
 
@@ -12,6 +13,8 @@ pub mod torch;
 
 use std::fmt;
 use std::str::FromStr;
+
+pub use devices::{CpuShare, DeviceSpec, Devices};
 
 /// Index of a block of the KV cache's pool.
 pub type BlockId = u32;
@@ -199,42 +202,6 @@ impl FromStr for Precision {
     }
 }
 
-/// Where a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceSpec {
-    /// The first CUDA device if there is one, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A CUDA device by number.
-    Cuda(usize),
-}
-
-impl fmt::Display for DeviceSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(n) => write!(f, "cuda:{n}"),
-        }
-    }
-}
-
-impl FromStr for DeviceSpec {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        let cuda = |n: &str| n.parse().ok().map(Self::Cuda);
-        match s {
-            "auto" => Some(Self::Auto),
-            "cpu" => Some(Self::Cpu),
-            "cuda" => Some(Self::Cuda(0)),
-            _ => s.strip_prefix("cuda:").and_then(cuda),
-        }
-        .ok_or_else(|| format!("unknown device '{s}': expected auto, cpu, cuda or cuda:N"))
-    }
-}
-
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineKind {
@@ -268,13 +235,15 @@ pub struct EngineOptions {
     pub engine: EngineKind,
     /// Where it runs.
     pub device: DeviceSpec,
+    /// On the CPU, its part of the cores.
+    pub cpu_share: CpuShare,
     /// `None`: fp32 on the CPU, bf16 on CUDA.
     pub precision: Option<Precision>,
     /// Tokens that the KV cache's pool holds, rounded up to whole blocks.
     pub kv_cache_tokens: usize,
     /// Tokens in a KV block.
     pub block_tokens: usize,
-    /// Threads that a step may use; 0: one for each core.
+    /// Threads that a step may use; 0: one for each core of its part.
     pub threads: usize,
 }
 

@@ -32,7 +32,7 @@ pub struct Explainer {
     pub model: BackendInfo,
     /// Tells this model's answers from another's, in the cache.
     pub model_digest: String,
-    /// Mixed into the cache's keys.
+    /// Mixed into the cache's keys, and into the names of shared prefixes of the KV cache.
     pub cache_secret: String,
     /// Prompts that may be made at once.
     pub preparing: Arc<Semaphore>,
@@ -130,6 +130,7 @@ impl Explainer {
             min_new_tokens: request.min_new_tokens,
             eos: self.text.eos().into(),
             ignore_eos: request.ignore_eos,
+            salt: self.cache_secret.as_bytes().into(),
         };
         let ticket = self.scheduler.submit(place, job)?;
         item.accepted(&request, &prepared, ticket.queue_position)

@@ -7,11 +7,13 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use crate::engine::Sampling;
-use crate::engine::fake::FakeBackend;
+use crate::engine::fake::{FakeBackend, FakeControl};
 use crate::scheduler::core::Core;
 use crate::scheduler::policy::StepLimits;
+use crate::scheduler::queue::Queue;
 use crate::scheduler::sequence::Sequence;
-use crate::scheduler::{End, Event, Gauges, Job, Ticket};
+use crate::scheduler::speculation::StepCosts;
+use crate::scheduler::{End, Event, Gauges, Job, SchedulerOptions, StepReport, Ticket};
 
 const VOCABULARY: usize = 97;
 const CONTEXT: usize = 64;
@@ -22,6 +24,9 @@ const EOS: u32 = 13;
 #[derive(Debug, Clone)]
 enum Act {
     Submit {
+        /// Prompts of the same family begin alike.
+        family: usize,
+        salt: u8,
         prompt: usize,
         max_new: usize,
         min_new: usize,
@@ -31,18 +36,19 @@ enum Act {
     Cancel(prop::sample::Index),
     Steps(usize),
     FailStep,
+    RunOutOfMemory,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let submit = (1..CONTEXT - 1, 1..30_usize, 0..5_usize, any::<bool>()).prop_map(
-        |(prompt, max_new, min_new, ignore_eos)| {
-            let min_new = min_new.min(max_new);
-            Act::Submit {
-                prompt,
-                max_new,
-                min_new,
-                ignore_eos,
-            }
+    let length = (1..CONTEXT - 1, 1..30_usize, 0..5_usize);
+    let submit = (0..3_usize, 0..2_u8, length, any::<bool>()).prop_map(
+        |(family, salt, (prompt, max_new, min_new), ignore_eos)| Act::Submit {
+            family,
+            salt,
+            prompt,
+            max_new,
+            min_new: min_new.min(max_new),
+            ignore_eos,
         },
     );
     prop::collection::vec(
@@ -51,9 +57,122 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
             1 => any::<prop::sample::Index>().prop_map(Act::Cancel),
             4 => (1..6_usize).prop_map(Act::Steps),
             1 => Just(Act::FailStep),
+            1 => Just(Act::RunOutOfMemory),
         ],
         1..60,
     )
+}
+
+fn options() -> impl Strategy<Value = SchedulerOptions> {
+    (1..6_usize, 0..20_usize, any::<[bool; 2]>()).prop_map(
+        |(sequences, extra_tokens, [speculation, prefix_cache])| SchedulerOptions {
+            step: StepLimits {
+                sequences,
+                tokens: sequences + extra_tokens,
+            },
+            queue_items: usize::MAX,
+            target_itl: None,
+            speculation,
+            prefix_cache,
+        },
+    )
+}
+
+/// The scheduler without its thread.
+struct Bench {
+    core: Core,
+    queue: Queue,
+    gauges: Arc<Gauges>,
+    control: Arc<FakeControl>,
+    options: SchedulerOptions,
+    accepted: usize,
+    cached: usize,
+    preempted: usize,
+}
+
+impl Bench {
+    fn new(options: SchedulerOptions, blocks: usize) -> Self {
+        let (backend, control) = FakeBackend::new(VOCABULARY, CONTEXT, blocks, BLOCK_TOKENS);
+        let gauges = Arc::new(Gauges::new(1));
+        let mut core = Core::new(Box::new(backend), options, gauges.engine(0));
+        // The fake's own times would make a test depend on the machine.
+        core.costs = StepCosts::free();
+        Self {
+            core,
+            queue: Queue::new(1),
+            gauges,
+            control,
+            options,
+            accepted: 0,
+            cached: 0,
+            preempted: 0,
+        }
+    }
+
+    fn submit(&self, job: Job) -> Ticket {
+        let place = Gauges::enter(&self.gauges, usize::MAX).expect("there is no limit");
+        let (sequence, ticket) = Sequence::new(job, place, Instant::now());
+        assert!(self.queue.push(sequence));
+        ticket
+    }
+
+    fn tick(&mut self) -> Option<StepReport> {
+        self.queue.retire_cancelled();
+        while let Some(sequence) = (self.queue).take(0, self.core.load(), |s| self.core.fits(s)) {
+            self.core.admit(sequence);
+        }
+        let report = self.core.tick(Instant::now())?;
+        self.accepted += report.accepted_tokens;
+        self.cached += report.cached_tokens;
+        self.preempted += report.preempted;
+        Some(report)
+    }
+
+    fn step(&mut self) -> Result<(), TestCaseError> {
+        let limits = self.options.step;
+        if let Some(report) = self.tick() {
+            prop_assert!(report.sequences <= limits.sequences);
+            let tokens = report.rows();
+            prop_assert!(tokens >= 1 && tokens <= limits.tokens, "{} tokens", tokens);
+            prop_assert!(report.accepted_tokens <= report.draft_tokens);
+        }
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.core.is_idle() && self.gauges.queued() == 0
+    }
+
+    /// Runs until all is done.
+    fn finish(&mut self, items: usize) -> Result<(), TestCaseError> {
+        // Nobody starves: the oldest advances in each step. It may be computed again for each that is preempted.
+        let bound = items * (CONTEXT + 30) * 4 + 100;
+        let mut steps = 0;
+        while !self.is_idle() {
+            self.step()?;
+            steps += 1;
+            prop_assert!(steps <= bound, "the scheduler makes no progress");
+        }
+        self.tick();
+        prop_assert_eq!(self.gauges.blocks_used(), 0);
+        prop_assert_eq!((self.gauges.queued(), self.gauges.running()), (0, 0));
+        Ok(())
+    }
+}
+
+fn job(family: usize, salt: u8, prompt: usize, max_new: usize) -> Job {
+    // Families differ late in the prompt, or early: both have common blocks with themselves.
+    let token =
+        |i: usize| ((i * 7 + if i >= family * 6 { family * 31 } else { 0 }) % VOCABULARY) as u32;
+    Job {
+        prompt: (0..prompt).map(token).collect(),
+        sampling: Sampling::default(),
+        max_new_tokens: max_new,
+        min_new_tokens: 0,
+        eos: [EOS].into(),
+        ignore_eos: true,
+        salt: [salt].into(),
+    }
 }
 
 /// An item as the test sees it.
@@ -107,31 +226,21 @@ proptest! {
     #[test]
     fn every_item_gets_its_own_answer_and_nothing_leaks(
         acts in acts(),
-        sequences in 1..6_usize,
-        extra_tokens in 0..20_usize,
+        options in options(),
         blocks in 16..40_usize,
     ) {
-        let limits = StepLimits { sequences, tokens: sequences + extra_tokens };
-        let (backend, control) = FakeBackend::new(VOCABULARY, CONTEXT, blocks, BLOCK_TOKENS);
-        let gauges = Arc::new(Gauges::default());
-        let mut core = Core::new(Box::new(backend), limits, gauges.clone());
+        let mut bench = Bench::new(options, blocks);
         let mut items: HashMap<usize, Item> = HashMap::new();
         let mut failing = false;
         for (n, act) in acts.into_iter().enumerate() {
             match act {
-                Act::Submit { prompt, max_new, min_new, ignore_eos } => {
+                Act::Submit { family, salt, prompt, max_new, min_new, ignore_eos } => {
                     let job = Job {
-                        prompt: (0..prompt).map(|i| ((n * 31 + i * 7) % VOCABULARY) as u32).collect(),
-                        sampling: Sampling::default(),
-                        max_new_tokens: max_new,
                         min_new_tokens: min_new,
-                        eos: [EOS].into(),
                         ignore_eos,
+                        ..job(family, salt, prompt, max_new)
                     };
-                    gauges.enter(usize::MAX);
-                    gauges.arrived();
-                    let (sequence, ticket) = Sequence::new(job.clone(), 0, Instant::now());
-                    core.submit(sequence);
+                    let ticket = bench.submit(job.clone());
                     items.insert(n, Item { job, ticket, tokens: Vec::new(), end: None });
                 }
                 Act::Cancel(index) => {
@@ -143,27 +252,23 @@ proptest! {
                 }
                 Act::Steps(count) => {
                     for _ in 0..count {
-                        step(&mut core, limits)?;
+                        bench.step()?;
                     }
                 }
                 Act::FailStep => {
-                    control.fail_next_step();
+                    bench.control.fail_next_step();
                     failing = true;
-                    step(&mut core, limits)?;
+                    bench.step()?;
+                }
+                Act::RunOutOfMemory => {
+                    bench.control.limit_rows(Some(2));
+                    bench.step()?;
+                    bench.step()?;
+                    bench.control.limit_rows(None);
                 }
             }
         }
-        // Nobody starves: each step advances the oldest, so this many are enough for all.
-        let bound = items.len() * (CONTEXT + 30) + 2;
-        let mut steps = 0;
-        while !core.is_idle() {
-            step(&mut core, limits)?;
-            steps += 1;
-            prop_assert!(steps <= bound, "the scheduler makes no progress");
-        }
-        core.tick(Instant::now());
-        prop_assert_eq!(gauges.blocks_used(), 0);
-        prop_assert_eq!((gauges.queued(), gauges.running()), (0, 0));
+        bench.finish(items.len())?;
         for item in items.values_mut() {
             item.drain();
             match item.end {
@@ -182,34 +287,117 @@ proptest! {
         prompt in 1..40_usize,
         steps_before in 0..10_usize,
     ) {
-        let limits = StepLimits { sequences: 2, tokens: 8 };
-        let (backend, _) = FakeBackend::new(VOCABULARY, CONTEXT, 16, BLOCK_TOKENS);
-        let gauges = Arc::new(Gauges::default());
-        let mut core = Core::new(Box::new(backend), limits, gauges.clone());
-        let job = Job {
-            prompt: vec![1; prompt],
-            sampling: Sampling::default(),
-            max_new_tokens: 20,
-            min_new_tokens: 0,
-            eos: [].into(),
-            ignore_eos: true,
-        };
-        let (sequence, ticket) = Sequence::new(job, 0, Instant::now());
-        core.submit(sequence);
+        let mut bench = Bench::new(plain(2, 8), 16);
+        let ticket = bench.submit(job(0, 0, prompt, 20));
         for _ in 0..steps_before {
-            core.tick(Instant::now());
+            bench.tick();
         }
         drop(ticket);
-        prop_assert_eq!(core.tick(Instant::now()), None, "no step works on it");
-        prop_assert_eq!(gauges.blocks_used(), 0);
+        prop_assert_eq!(bench.tick(), None, "no step works on it");
+        prop_assert_eq!(bench.gauges.blocks_used(), 0);
     }
 }
 
-fn step(core: &mut Core, limits: StepLimits) -> Result<(), TestCaseError> {
-    if let Some(report) = core.tick(Instant::now()) {
-        prop_assert!(report.sequences <= limits.sequences);
-        let tokens = report.prefill_tokens + report.decode_tokens;
-        prop_assert!(tokens >= 1 && tokens <= limits.tokens, "{} tokens", tokens);
+fn plain(sequences: usize, tokens: usize) -> SchedulerOptions {
+    SchedulerOptions {
+        step: StepLimits { sequences, tokens },
+        queue_items: usize::MAX,
+        target_itl: None,
+        speculation: false,
+        prefix_cache: false,
     }
-    Ok(())
+}
+
+#[test]
+fn a_prompt_that_begins_alike_is_computed_once_for_each_salt() {
+    let prefix_cache = true;
+    let mut bench = Bench::new(
+        SchedulerOptions {
+            prefix_cache,
+            ..plain(4, 64)
+        },
+        64,
+    );
+    // All at once: those that come second wait for the first one's blocks.
+    let tickets = [0, 0, 1].map(|salt| bench.submit(job(0, salt, 22, 2)));
+    bench.finish(3).expect("they end");
+    drop(tickets);
+    assert_eq!(
+        bench.cached, 20,
+        "five full blocks, for the second of the first salt"
+    );
+    let _ticket = bench.submit(job(1, 1, 22, 2));
+    bench.finish(1).expect("it ends");
+    assert_eq!(
+        bench.cached, 24,
+        "and one of those that differ from the seventh token on"
+    );
+}
+
+#[test]
+fn the_youngest_gives_way_when_blocks_run_out_and_loses_nothing() {
+    // Two prompts of two blocks each in a pool of seven: their answers take eight blocks together.
+    let mut bench = Bench::new(plain(2, 16), 7);
+    let jobs = [job(1, 0, 6, 10), job(2, 0, 6, 10)];
+    let items = jobs.map(|job| Item {
+        ticket: bench.submit(job.clone()),
+        job,
+        tokens: Vec::new(),
+        end: None,
+    });
+    bench.finish(2).expect("they end");
+    assert!(bench.preempted > 0);
+    for mut item in items {
+        item.drain();
+        assert_eq!(
+            (item.tokens.clone(), item.end),
+            (item.alone().0, Some(Ok(End::Length)))
+        );
+    }
+}
+
+#[test]
+fn drafts_that_hold_save_steps_and_change_no_answer() {
+    let steps = |speculation: bool| {
+        let mut bench = Bench::new(
+            SchedulerOptions {
+                speculation,
+                ..plain(1, 16)
+            },
+            64,
+        );
+        let mut item = Item {
+            job: job(0, 0, 20, 40),
+            ticket: bench.submit(job(0, 0, 20, 40)),
+            tokens: Vec::new(),
+            end: None,
+        };
+        bench.finish(1).expect("it ends");
+        item.drain();
+        assert_eq!(item.tokens, item.alone().0);
+        (bench.control.steps(), bench.accepted)
+    };
+    let ((without, none), (with, accepted)) = (steps(false), steps(true));
+    assert_eq!(none, 0);
+    assert!(accepted > 0);
+    assert_eq!(with + accepted, without);
+}
+
+#[test]
+fn the_budget_follows_a_latency_target() {
+    let options = SchedulerOptions {
+        target_itl: Some(std::time::Duration::from_nanos(1)),
+        ..plain(4, 64)
+    };
+    let mut bench = Bench::new(options, 64);
+    let first = bench.submit(job(0, 0, 4, 20));
+    for _ in 0..4 {
+        bench.tick();
+    }
+    // No step can be as fast as that, so beside the first one's decode there is no room for anybody.
+    let second = bench.submit(job(1, 0, 40, 2));
+    assert_eq!(bench.tick().map(|r| r.sequences), Some(1));
+    drop(first);
+    bench.finish(1).expect("alone it runs as ever");
+    drop(second);
 }

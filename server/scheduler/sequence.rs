@@ -6,8 +6,12 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::engine::Sampling;
-use crate::scheduler::blocks::Blocks;
+use crate::engine::{SampleStep, Sampling, SequenceStep};
+use crate::scheduler::Place;
+use crate::scheduler::blocks::{BlockPool, Blocks, Name};
+use crate::scheduler::lookup::Lookup;
+use crate::scheduler::policy::Pending;
+use crate::scheduler::speculation::{Acceptance, MOST_DRAFTS};
 
 /// What the engine is asked to generate.
 #[derive(Debug, Clone)]
@@ -24,6 +28,9 @@ pub struct Job {
     pub eos: Arc<[u32]>,
     /// Go on past them.
     pub ignore_eos: bool,
+    /// Only jobs with the same salt share what was computed of their prompts, so that nobody can find out by the time
+    /// that a prompt takes whether somebody else's began alike.
+    pub salt: Arc<[u8]>,
 }
 
 /// What happens to a job, in order: started, token..., then ended or failed.
@@ -100,32 +107,60 @@ impl Drop for Ticket {
 /// A job in the engine thread's hands.
 #[derive(Debug)]
 pub(super) struct Sequence {
-    /// Prompt and answer.
+    /// Prompt, answer, and then drafts.
     tokens: Vec<u32>,
     prompt_tokens: usize,
+    /// How many of `tokens` are guesses.
+    drafts: usize,
     /// How many of `tokens` lie in the KV cache.
     computed: usize,
     job: Job,
     blocks: Option<Blocks>,
+    /// Names of the full blocks of `tokens`, as far as they were needed.
+    names: Vec<Name>,
+    /// How many of `blocks` others may read.
+    published: usize,
+    lookup: Lookup,
+    acceptance: Acceptance,
     events: mpsc::Sender<Event>,
     cancelled: Arc<AtomicBool>,
+    /// Given back when it leaves the queue.
+    place: Option<Place>,
     started: bool,
+}
+
+/// What a step gave a sequence.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Advance {
+    /// Tokens that were generated.
+    pub(super) generated: usize,
+    /// Drafts that were run, and those of them that held.
+    pub(super) drafts: (usize, usize),
+    /// No more tokens will come.
+    pub(super) ended: bool,
 }
 
 impl Sequence {
     /// A sequence and its ticket. The channel holds every event that a job can have, so that sending never waits.
-    pub(super) fn new(mut job: Job, queue_position: usize, now: Instant) -> (Self, Ticket) {
+    pub(super) fn new(mut job: Job, place: Place, now: Instant) -> (Self, Ticket) {
         let (sender, events) = mpsc::channel(job.max_new_tokens + 2);
         let cancelled = Arc::new(AtomicBool::new(false));
         let tokens = std::mem::take(&mut job.prompt);
+        let queue_position = place.position;
         let sequence = Self {
             prompt_tokens: tokens.len(),
             tokens,
+            drafts: 0,
             computed: 0,
             job,
             blocks: None,
+            names: Vec::new(),
+            published: 0,
+            lookup: Lookup::default(),
+            acceptance: Acceptance::default(),
             events: sender,
             cancelled: cancelled.clone(),
+            place: Some(place),
             started: false,
         };
         (
@@ -139,88 +174,257 @@ impl Sequence {
         )
     }
 
-    /// Tokens that its KV cache must hold at the end. The last generated token is never run through the model.
-    pub(super) fn capacity(&self) -> usize {
-        self.prompt_tokens + self.job.max_new_tokens - 1
-    }
-
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire) || self.events.is_closed()
     }
 
-    pub(super) fn admit(&mut self, blocks: Blocks) {
-        self.blocks = Some(blocks);
+    /// It waits no more: its place in the queue is free.
+    pub(super) fn leave_queue(&mut self) {
+        self.place = None;
     }
 
-    /// Tokens that are known and not yet run through the model.
-    pub(super) fn pending(&self) -> usize {
-        self.tokens.len() - self.computed
+    /// Tokens that are not guesses.
+    fn known(&self) -> usize {
+        self.tokens.len() - self.drafts
+    }
+
+    pub(super) fn pending(&self) -> Pending {
+        Pending {
+            tokens: self.known() - self.computed,
+            drafts: self.drafts,
+        }
+    }
+
+    /// Its answer grows by a token in each step.
+    pub(super) fn decodes(&self) -> bool {
+        self.known() - self.computed == 1 && self.generated() > 0
     }
 
     pub(super) fn generated(&self) -> usize {
-        self.tokens.len() - self.prompt_tokens
+        self.known() - self.prompt_tokens
     }
 
-    /// Its share of a step that runs `count` of the pending tokens.
-    pub(super) fn plan(&self, count: usize) -> crate::engine::SequenceStep<'_> {
+    /// Tokens that may be run until it ends.
+    pub(super) fn load(&self) -> usize {
+        self.known() - self.computed + self.job.max_new_tokens - self.generated()
+    }
+
+    /// Whether no token of it was run since it has its blocks.
+    fn is_fresh(&self) -> bool {
+        let held = self.blocks.as_ref().map_or(0, |b| b.ids().len());
+        self.computed == self.published * self.block_tokens() && held == self.published
+    }
+
+    fn block_tokens(&self) -> usize {
+        (self.blocks.as_ref()).map_or(1, |blocks| blocks.pool().block_tokens())
+    }
+
+    /// Takes the blocks of the pool that hold the beginning of its tokens; again, as others compute more of them, until
+    /// its own first step. The last token is always left, to be run for its logits.
+    pub(super) fn reuse_prefix(&mut self, pool: &BlockPool, share: bool) {
+        if self.blocks.is_none() {
+            self.blocks = Some(pool.empty());
+        }
+        if !share || !self.is_fresh() {
+            return;
+        }
+        let held = self.published;
+        let full = (self.known() - 1) / pool.block_tokens();
+        if held == full {
+            return;
+        }
+        self.name_blocks(full, pool.block_tokens());
+        let found = pool.reuse(&self.names[..full]);
+        if found.ids().len() > held {
+            self.published = found.ids().len();
+            self.computed = self.published * pool.block_tokens();
+            self.blocks = Some(found);
+        }
+    }
+
+    fn name_blocks(&mut self, count: usize, block_tokens: usize) {
+        while self.names.len() < count {
+            let at = self.names.len() * block_tokens;
+            let root = || Name::root(&self.job.salt);
+            let before = self.names.last().copied().unwrap_or_else(root);
+            let name = before.then(&self.tokens[at..at + block_tokens]);
+            self.names.push(name);
+        }
+    }
+
+    /// Names of the full blocks of its known tokens that it has not computed yet.
+    pub(super) fn coming(&self) -> &[Name] {
+        let computed = self.computed / self.block_tokens();
+        self.names.get(computed..).unwrap_or(&[])
+    }
+
+    /// Blocks that it needs and does not have, to run all its known tokens and one more.
+    pub(super) fn missing_blocks(&self, pool: &BlockPool) -> usize {
+        let held = self.blocks.as_ref().map_or(0, |b| b.ids().len());
+        pool.blocks_for(self.known() + 1).saturating_sub(held)
+    }
+
+    /// Gets the blocks for `count` more tokens. False, and nothing changes, if there are too few.
+    pub(super) fn grow(&mut self, count: usize) -> bool {
+        let tokens = self.computed + count;
+        self.blocks.as_mut().is_some_and(|b| b.grow(tokens))
+    }
+
+    /// Gives its blocks back. What it has said stays said; the rest is computed again.
+    pub(super) fn preempt(&mut self) {
+        self.drop_drafts();
+        self.blocks = None;
+        self.computed = 0;
+        self.published = 0;
+    }
+
+    /// How many drafts may be tried now: all that they could give must be wanted, and no token may be banned after some
+    /// of them only.
+    fn most_drafts(&self, context: usize) -> usize {
+        let generated = self.generated();
+        let until_end = self.job.max_new_tokens.saturating_sub(generated + 1);
+        let until_full = context.saturating_sub(self.known() + 1);
+        let until_allowed = match self.job.min_new_tokens.checked_sub(generated) {
+            None | Some(0) => usize::MAX,
+            Some(left) => left - 1,
+        };
+        MOST_DRAFTS
+            .min(until_end)
+            .min(until_full)
+            .min(until_allowed)
+    }
+
+    /// Guesses what comes next. Gives how many tokens were guessed and how likely each is to hold if those before it do.
+    pub(super) fn propose(&mut self, context: usize) -> (usize, f64) {
+        self.drop_drafts();
+        let most = self.most_drafts(context);
+        if most > 0 {
+            let draft = self.lookup.draft(&self.tokens, most).to_vec();
+            self.drafts = draft.len();
+            self.tokens.extend(draft);
+        }
+        (self.drafts, self.acceptance.probability())
+    }
+
+    /// Keeps only the first `count` drafts.
+    pub(super) fn keep_drafts(&mut self, count: usize) {
+        if count == 0 && self.drafts > 0 {
+            self.acceptance.forget();
+        }
+        self.tokens.truncate(self.known() + count.min(self.drafts));
+        self.drafts = count.min(self.drafts);
+    }
+
+    /// Keeps no draft.
+    pub(super) fn drop_drafts(&mut self) {
+        self.tokens.truncate(self.known());
+        self.drafts = 0;
+    }
+
+    /// Its share of a step that runs `count` of the pending tokens; those of its drafts that are not in it are dropped
+    /// before.
+    pub(super) fn plan(&self, count: usize) -> SequenceStep<'_> {
         let end = self.computed + count;
         let banned = if self.generated() < self.job.min_new_tokens {
             &*self.job.eos
         } else {
             &[]
         };
-        crate::engine::SequenceStep {
+        SequenceStep {
             tokens: &self.tokens[self.computed..end],
             past: self.computed,
             blocks: self.blocks.as_ref().map_or(&[], Blocks::ids),
-            sample: (end == self.tokens.len()).then_some(crate::engine::SampleStep {
+            sample: (end == self.tokens.len()).then_some(SampleStep {
                 sampling: &self.job.sampling,
                 history: &self.tokens,
                 index: self.generated() as u64,
                 banned,
-                drafts: 0,
+                drafts: self.drafts,
             }),
         }
     }
 
-    /// Tells the client that work begins, once.
-    pub(super) fn start(&mut self, now: Instant) {
-        if !std::mem::replace(&mut self.started, true) {
-            self.send(Event::Started {
-                at: now,
-                cached_tokens: self.computed,
-            });
+    /// Tells the client that work begins, once. Gives the number of tokens that need not be computed.
+    pub(super) fn start(&mut self, now: Instant) -> usize {
+        if std::mem::replace(&mut self.started, true) {
+            return 0;
         }
+        self.send(Event::Started {
+            at: now,
+            cached_tokens: self.computed,
+        });
+        self.computed
     }
 
-    /// Takes a step's result. True when the sequence has ended.
+    /// Takes the result of a step that ran `count` of its tokens.
     pub(super) fn advance(
         &mut self,
         count: usize,
-        token: Option<u32>,
-        batch: usize,
-        now: Instant,
-        context: usize,
-    ) -> bool {
-        self.computed += count;
-        let Some(token) = token else { return false };
-        self.tokens.push(token);
+        sampled: &[u32],
+        step: StepFacts,
+        share: bool,
+    ) -> Advance {
+        let mut advance = Advance::default();
+        if sampled.is_empty() {
+            self.computed += count;
+            self.publish(share);
+            return advance;
+        }
+        let known = self.known();
+        let held = (sampled.iter().zip(&self.tokens[known..]))
+            .take_while(|(sampled, draft)| sampled == draft)
+            .count();
+        advance.drafts = (self.drafts, held);
+        self.acceptance.observe(self.drafts, held);
+        self.drop_drafts();
+        for token in &sampled[..=held] {
+            // The one that was sampled last is not in the KV cache; those before it are.
+            self.computed = self.tokens.len();
+            self.tokens.push(*token);
+            advance.generated += 1;
+            advance.ended = self.tell(*token, step);
+            if advance.ended {
+                break;
+            }
+        }
+        self.publish(share);
+        advance
+    }
+
+    /// Sends a token that was just added. True when it is the last.
+    fn tell(&self, token: u32, step: StepFacts) -> bool {
         self.send(Event::Token {
             token,
-            at: now,
-            batch,
+            at: step.ended_at,
+            batch: step.sequences,
         });
         let end = if self.job.eos.contains(&token) && !self.job.ignore_eos {
             End::Eos
         } else if self.generated() >= self.job.max_new_tokens {
             End::Length
-        } else if self.tokens.len() >= context {
+        } else if self.tokens.len() >= step.context {
             End::Context
         } else {
             return false;
         };
         self.send(Event::Ended(end));
         true
+    }
+
+    /// Lets others have the blocks that are full now.
+    fn publish(&mut self, share: bool) {
+        let block_tokens = self.block_tokens();
+        let full = self.computed / block_tokens;
+        if !share || full <= self.published {
+            return;
+        }
+        self.name_blocks(full, block_tokens);
+        if let Some(blocks) = &mut self.blocks {
+            for index in self.published..full {
+                blocks.publish(index, self.names[index]);
+            }
+        }
+        self.published = full;
     }
 
     pub(super) fn fail(&self, failure: Failure) {
@@ -231,4 +435,13 @@ impl Sequence {
         // A receiver that is gone has cancelled the job, which the next step finds.
         let _ = self.events.try_send(event);
     }
+}
+
+/// What a sequence tells its client of a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StepFacts {
+    pub(super) sequences: usize,
+    pub(super) ended_at: Instant,
+    /// Most tokens of a sequence.
+    pub(super) context: usize,
 }

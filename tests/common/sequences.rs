@@ -4,8 +4,8 @@ use std::path::Path;
 
 use code_explainer::engine::torch::TorchBackend;
 use code_explainer::engine::{
-    Backend, BlockId, DeviceSpec, EngineKind, EngineOptions, Precision, SampleStep, Sampling,
-    SequenceStep, StepPlan,
+    Backend, BlockId, CpuShare, DeviceSpec, EngineKind, EngineOptions, Precision, SampleStep,
+    Sampling, SequenceStep, StepPlan,
 };
 
 pub(crate) const BLOCK_TOKENS: usize = 16;
@@ -25,6 +25,7 @@ pub(crate) fn eager(kv_cache_tokens: usize, precision: Precision) -> EngineOptio
     EngineOptions {
         engine: EngineKind::Eager,
         device: DeviceSpec::Cpu,
+        cpu_share: CpuShare::WHOLE,
         precision: Some(precision),
         kv_cache_tokens,
         block_tokens: BLOCK_TOKENS,

@@ -11,6 +11,7 @@ use code_explainer::engine::fake::{FakeBackend, FakeControl};
 use code_explainer::engine::{Backend, EngineError};
 use code_explainer::model::{Model, ModelError};
 use code_explainer::run::RunError;
+use code_explainer::scheduler::Loader;
 use code_explainer::{Listeners, run};
 use code_explainer_client::proto::explain_service_client::ExplainServiceClient;
 use tokio::sync::oneshot;
@@ -59,12 +60,17 @@ impl TestServer {
         flags: &[&str],
         load: impl FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send + 'static,
     ) -> Self {
+        Self::engines(flags, vec![Box::new(load)]).await
+    }
+
+    /// A server with several engines.
+    pub(crate) async fn engines(flags: &[&str], backends: Vec<Loader>) -> Self {
         let open = || {
             let text = smollm::text().clone();
             Ok(Model {
                 text,
                 digest: "fake".into(),
-                backend: Box::new(load),
+                backends,
             })
         };
         Self::opening(config(flags), open).await
@@ -109,7 +115,8 @@ impl TestServer {
                 runtime.block_on(async {
                     let config = config(&["--cache-size", "0"]);
                     let (path, engine) = (smollm::model_path(), config.engine.clone());
-                    let server = Self::opening(config, move || Model::open(&path, engine)).await;
+                    let server =
+                        Self::opening(config, move || Model::open(&path, vec![engine])).await;
                     server.ready().await;
                     server
                 })

@@ -20,7 +20,7 @@ mod model;
 pub use backend::TorchBackend;
 pub use load::load;
 
-/// Whether libtorch sees a CUDA device.
-pub fn cuda_is_available() -> bool {
-    tch::Cuda::is_available()
+/// How many CUDA devices libtorch sees.
+pub fn cuda_devices() -> usize {
+    usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
 }
