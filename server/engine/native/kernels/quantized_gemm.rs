@@ -8,16 +8,13 @@
 //! hand, 12 of floats.
 
 use super::Compute;
-use super::dots::Dots;
+use super::dots::{Dots, Operands};
 use super::isa::{Isa, dispatch_dots};
 use super::lanes::{LANES, Lanes};
 use super::matrix::MatrixMut;
 use super::panels::{Epilogue, PANEL, panel_product};
-use super::quantized_rows::{GROUP, QuantizedRows, WORDS, row_words};
+use super::quantized_rows::{QuantizedRows, WORDS};
 use super::quantized_weights::{Bits, PackedQuantized, STRIP};
-
-/// Rows in the largest tile.
-const TILE_ROWS: usize = 6;
 
 /// `y = epilogue(x Wᵀ + b)`: y `[rows of x, >= padded outputs]`.
 ///
@@ -31,7 +28,8 @@ pub fn quantized_gemm(
     epilogue: Epilogue,
 ) {
     assert_eq!(x.inputs(), w.inputs);
-    let (isa, x_stride) = (compute.isa, row_words(w.inputs));
+    assert_eq!(x.isa(), compute.isa);
+    let (isa, x_stride) = (compute.isa, x.stride());
     let strip_bytes = w.groups * w.bits.block();
     // SAFETY: the closure writes the panel's columns of the given rows and nothing else.
     unsafe {
@@ -108,22 +106,22 @@ unsafe fn four_bits<D: Dots>(block: Block) {
 /// See [`multiply_eight`] and [`multiply_four`].
 #[inline(always)]
 unsafe fn block_rows<D: Dots, const FOUR: bool>(block: Block) {
+    let most = D::TILE_ROWS[usize::from(FOUR)];
     // Tiles as even as can be: 7 rows are 4 + 3, not 6 + 1.
-    let tiles = block.rows.div_ceil(if D::WIDE { TILE_ROWS } else { 2 });
+    let tiles = block.rows.div_ceil(most);
     let mut first = 0;
     for tile in 0..tiles {
         let rows = (block.rows - first).div_ceil(tiles - tile);
-        // SAFETY: the tile's rows are among the block's; columns 0..32 in steps of the tile's width.
+        // SAFETY: the tile's rows are among the block's.
         unsafe {
             match rows {
-                1 if D::WIDE => strip_tiles::<D, FOUR, 1, 2>(&block, first),
-                2 if D::WIDE => strip_tiles::<D, FOUR, 2, 2>(&block, first),
-                3 if D::WIDE => strip_tiles::<D, FOUR, 3, 2>(&block, first),
-                4 if D::WIDE => strip_tiles::<D, FOUR, 4, 2>(&block, first),
-                5 if D::WIDE => strip_tiles::<D, FOUR, 5, 2>(&block, first),
-                6 if D::WIDE => strip_tiles::<D, FOUR, 6, 2>(&block, first),
-                1 => strip_tiles::<D, FOUR, 1, 1>(&block, first),
-                _ => strip_tiles::<D, FOUR, 2, 1>(&block, first),
+                1 => strip_tiles::<D, FOUR, 1>(&block, first),
+                2 => strip_tiles::<D, FOUR, 2>(&block, first),
+                3 => strip_tiles::<D, FOUR, 3>(&block, first),
+                4 if most >= 4 => strip_tiles::<D, FOUR, 4>(&block, first),
+                5 if most >= 5 => strip_tiles::<D, FOUR, 5>(&block, first),
+                6 if most >= 6 => strip_tiles::<D, FOUR, 6>(&block, first),
+                _ => unreachable!("a tile has at most {most} rows"),
             }
         }
         first += rows;
@@ -133,15 +131,15 @@ unsafe fn block_rows<D: Dots, const FOUR: bool>(block: Block) {
 /// # Safety
 /// See [`block_rows`]; rows `first..first + R` are the block's.
 #[inline(always)]
-unsafe fn strip_tiles<D: Dots, const FOUR: bool, const R: usize, const C: usize>(
-    block: &Block,
-    first: usize,
-) {
-    let mut column = 0;
-    while column < STRIP {
-        // SAFETY: passed on; `column + C * 16` is at most 32.
-        unsafe { tile::<D, FOUR, R, C>(block, first, column) };
-        column += C * LANES;
+unsafe fn strip_tiles<D: Dots, const FOUR: bool, const R: usize>(block: &Block, first: usize) {
+    // SAFETY: passed on; the tiles cover the strip's 32 columns.
+    unsafe {
+        if D::WIDE {
+            tile::<D, FOUR, R, 2>(block, first, 0);
+        } else {
+            tile::<D, FOUR, R, 1>(block, first, 0);
+            tile::<D, FOUR, R, 1>(block, first, LANES);
+        }
     }
 }
 
@@ -169,38 +167,17 @@ unsafe fn tile<D: Dots, const FOUR: bool, const R: usize, const C: usize>(
         }
         let x = block.x.add(first * block.x_stride);
         let mut bytes = x.cast::<u8>();
-        let mut words = x.add(block.groups * GROUP / 4);
+        let mut words = x.add(block.groups * D::GROUP_BYTES / 4);
         let mut w = block.w;
-        let row_bytes = block.x_stride * 4;
         for _ in 0..block.groups {
             let metas = w.add(bits.weights()).cast::<u32>().add(column);
-            let mut dots: [[D; C]; R] = std::array::from_fn(|r| {
-                let zero = words.add(r * block.x_stride + 1).cast::<i32>().read();
-                std::array::from_fn(|c| D::corrections(metas.add(c * LANES), zero))
+            let dots = D::group::<FOUR, R, C>(Operands {
+                bytes,
+                zero: words.add(1).cast(),
+                row_bytes: block.x_stride * 4,
+                weights: w.add(column * 4),
+                metas,
             });
-            let weights = w.add(column * 4);
-            for step in 0..if FOUR { 4 } else { 8 } {
-                let at = weights.add(step * STRIP * 4);
-                if FOUR {
-                    let b: [_; C] = std::array::from_fn(|c| D::nibbles(at.add(c * LANES * 4)));
-                    for r in 0..R {
-                        let low = D::activations(bytes.add(r * row_bytes + step * 4));
-                        let high = D::activations(bytes.add(r * row_bytes + step * 4 + 16));
-                        for c in 0..C {
-                            dots[r][c] = dots[r][c].add_products(low, b[c][0]);
-                            dots[r][c] = dots[r][c].add_products(high, b[c][1]);
-                        }
-                    }
-                } else {
-                    let b: [_; C] = std::array::from_fn(|c| D::weights(at.add(c * LANES * 4)));
-                    for r in 0..R {
-                        let a = D::activations(bytes.add(r * row_bytes + step * 4));
-                        for c in 0..C {
-                            dots[r][c] = dots[r][c].add_products(a, b[c]);
-                        }
-                    }
-                }
-            }
             let minimums = w.add(bits.weights() + STRIP * 4).cast::<u16>().add(column);
             for c in 0..C {
                 let scale = D::scales(metas.add(c * LANES));
@@ -217,7 +194,7 @@ unsafe fn tile<D: Dots, const FOUR: bool, const R: usize, const C: usize>(
                     }
                 }
             }
-            bytes = bytes.add(GROUP);
+            bytes = bytes.add(D::GROUP_BYTES);
             words = words.add(WORDS);
             w = w.add(bits.block());
         }

@@ -3,7 +3,7 @@
 //! `x = scale (u - zero)` with u in 0..=255 and a whole-numbered zero, so that 0 stays 0. A row's bytes depend on that row
 //! alone: an answer does not depend on the batch.
 
-use super::dots::Dots;
+use super::dots::{Dots, group_bytes, load_group};
 use super::isa::{Isa, dispatch_dots};
 use super::lanes::{LANES, Lanes};
 use super::matrix::{Matrix, MatrixMut, for_each_row};
@@ -16,29 +16,34 @@ pub const GROUP: usize = 32;
 /// 32-bit words that describe a group: scale, zero, sum.
 pub(super) const WORDS: usize = 3;
 
-/// Room for quantized rows, allocated once. A row is its bytes, padded to whole groups with zeros' bytes, and then
-/// `[groups][scale: f32, zero: i32, sum of the dequantized values: f32]`.
+/// Room for quantized rows, allocated once. A row is its bytes, padded to whole groups with zeros' bytes and in the form
+/// that the instruction set's products take, and then `[groups][scale: f32, zero: i32, sum of the dequantized values:
+/// f32]`.
 #[derive(Debug)]
 pub struct QuantizedRows {
     data: Buffer,
+    isa: Isa,
     rows: usize,
     inputs: usize,
 }
 
 /// 32-bit words of a quantized row, in whole cache lines.
-pub(super) fn row_words(inputs: usize) -> usize {
+fn row_words(isa: Isa, inputs: usize) -> usize {
     let groups = inputs.div_ceil(GROUP);
-    (groups * (GROUP / 4 + WORDS)).next_multiple_of(16)
+    (groups * (group_bytes(isa) / 4 + WORDS)).next_multiple_of(16)
 }
 
 impl QuantizedRows {
-    /// Room for `rows` rows of up to `inputs` values.
+    /// Room for `rows` rows of up to `inputs` values, with any instruction set.
     ///
     /// # Errors
     /// When there is not enough memory.
     pub fn new(rows: usize, inputs: usize) -> Result<Self, EngineError> {
+        let words = (Isa::supported().into_iter()).map(|isa| row_words(isa, inputs));
+        let words = rows * words.max().unwrap_or(0);
         Ok(Self {
-            data: Buffer::zeroed(rows * row_words(inputs), "quantized activations")?,
+            data: Buffer::zeroed(words, "quantized activations")?,
+            isa: Isa::detect(),
             rows: 0,
             inputs: 0,
         })
@@ -50,9 +55,10 @@ impl QuantizedRows {
     /// If x is larger than the room, or its rows shorter than `inputs`.
     pub fn quantize(&mut self, compute: &Compute, x: Matrix<'_>, inputs: usize) {
         assert!(x.stride >= inputs);
-        (self.rows, self.inputs) = (x.rows, inputs);
         let isa = compute.isa;
-        let mut out = MatrixMut::new(self.data.as_mut_slice(), x.rows, row_words(inputs));
+        (self.isa, self.rows, self.inputs) = (isa, x.rows, inputs);
+        let stride = self.stride();
+        let mut out = MatrixMut::new(self.data.as_mut_slice(), x.rows, stride);
         let row = |i: usize, out: &mut [f32]| quantize_row(isa, &x.row(i)[..inputs], out);
         if x.rows < PARALLEL_ROWS {
             (0..x.rows).for_each(|i| row(i, out.row_mut(i)));
@@ -75,24 +81,37 @@ impl QuantizedRows {
     ///
     /// # Panics
     /// If there is no such row.
-    pub fn row(&self, i: usize) -> (&[u8], Vec<(f32, i32, f32)>) {
+    pub fn row(&self, i: usize) -> (Vec<u8>, Vec<(f32, i32, f32)>) {
         assert!(i < self.rows);
-        let row = &self.words()[i * row_words(self.inputs)..];
+        let row = &self.words()[i * self.stride()..];
         let groups = self.inputs.div_ceil(GROUP);
-        let (bytes, rest) = row.split_at(groups * GROUP / 4);
+        let (bytes, rest) = row.split_at(groups * group_bytes(self.isa) / 4);
         let group = |g: &[f32]| (g[0], g[1].to_bits() as i32, g[2]);
-        let groups = rest[..groups * WORDS].chunks_exact(WORDS).map(group);
-        (bytemuck::cast_slice(bytes), groups.collect())
+        let words = rest[..groups * WORDS].chunks_exact(WORDS).map(group);
+        let bytes = bytemuck::cast_slice(bytes).chunks_exact(group_bytes(self.isa));
+        let bytes = bytes.flat_map(|stored| load_group(self.isa, stored));
+        (bytes.collect(), words.collect())
     }
 
     pub(super) fn words(&self) -> &[f32] {
-        &self.data.as_slice()[..self.rows * row_words(self.inputs)]
+        &self.data.as_slice()[..self.rows * self.stride()]
+    }
+
+    /// Words from a row to the next.
+    pub(super) fn stride(&self) -> usize {
+        row_words(self.isa, self.inputs)
+    }
+
+    /// What the rows were quantized for.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
     }
 }
 
 fn quantize_row(isa: Isa, x: &[f32], out: &mut [f32]) {
     let groups = x.len().div_ceil(GROUP);
-    let (bytes, words) = out.split_at_mut(groups * GROUP / 4);
+    let group_words = group_bytes(isa) / 4;
+    let (bytes, words) = out.split_at_mut(groups * group_words);
     assert!(words.len() >= groups * WORDS);
     let (whole, rest) = x.as_chunks::<GROUP>();
     let row = Row {
@@ -109,7 +128,7 @@ fn quantize_row(isa: Isa, x: &[f32], out: &mut [f32]) {
         let row = Row {
             x: &raw const last,
             groups: 1,
-            bytes: bytes[whole.len() * GROUP / 4..].as_mut_ptr().cast(),
+            bytes: bytes[whole.len() * group_words..].as_mut_ptr().cast(),
             words: words[whole.len() * WORDS..].as_mut_ptr(),
         };
         // SAFETY: one group, and room for it.
@@ -126,7 +145,7 @@ struct Row {
 }
 
 /// # Safety
-/// `groups` groups at x, as many times 32 bytes at `bytes`, as many times [`WORDS`] at `words`.
+/// `groups` groups at x, as many times [`Dots::GROUP_BYTES`] at `bytes`, as many times [`WORDS`] at `words`.
 #[inline(always)]
 unsafe fn quantize_groups<D: Dots>(row: Row) {
     for g in 0..row.groups {
@@ -150,9 +169,7 @@ unsafe fn quantize_groups<D: Dots>(row: Row) {
                 shifted.max(zeros).min(D::Floats::splat(255.0))
             };
             let (a, b) = (byte(a), byte(b));
-            let bytes = row.bytes.add(g * GROUP);
-            D::store_bytes(a, bytes);
-            D::store_bytes(b, bytes.add(LANES));
+            D::store_group(a, b, row.bytes.add(g * D::GROUP_BYTES));
             let words = row.words.add(g * WORDS);
             *words = scale;
             *words.add(1) = f32::from_bits(zero as u32);
