@@ -134,7 +134,8 @@ unsafe fn block_rows<D: Dots, const FOUR: bool>(block: Block) {
 unsafe fn strip_tiles<D: Dots, const FOUR: bool, const R: usize>(block: &Block, first: usize) {
     // SAFETY: passed on; the tiles cover the strip's 32 columns.
     unsafe {
-        if D::WIDE {
+        // One row alone leaves room for the whole width, and then the strip is read from end to end.
+        if D::WIDE || R == 1 {
             tile::<D, FOUR, R, 2>(block, first, 0);
         } else {
             tile::<D, FOUR, R, 1>(block, first, 0);

@@ -163,12 +163,7 @@ unsafe fn quantize_groups<D: Dots>(row: Row) {
                 (scale, inverse) = (0.0, 0.0);
             }
             let zero = (-low * inverse).round_ties_even();
-            let byte = |x: D::Floats| {
-                let scaled = x.mul(D::Floats::splat(inverse)).round();
-                let shifted = scaled.add(D::Floats::splat(zero));
-                shifted.max(zeros).min(D::Floats::splat(255.0))
-            };
-            let (a, b) = (byte(a), byte(b));
+            let (a, b) = (to_bytes(a, inverse, zero), to_bytes(b, inverse, zero));
             D::store_group(a, b, row.bytes.add(g * D::GROUP_BYTES));
             let words = row.words.add(g * WORDS);
             *words = scale;
@@ -176,5 +171,19 @@ unsafe fn quantize_groups<D: Dots>(row: Row) {
             // Whole numbers below 2^14: exact in any order.
             *words.add(2) = scale * (D::total(a.add(b)) - GROUP as f32 * zero);
         }
+    }
+}
+
+/// `x inverse + zero` as whole numbers of 0 to 255. A function, not a closure: closures do not have their caller's
+/// instructions, and the compiler may leave them as calls.
+///
+/// # Safety
+/// See [`Lanes`].
+#[inline(always)]
+unsafe fn to_bytes<V: Lanes>(x: V, inverse: f32, zero: f32) -> V {
+    // SAFETY: passed on.
+    unsafe {
+        let shifted = x.mul(V::splat(inverse)).round().add(V::splat(zero));
+        shifted.max(V::splat(0.0)).min(V::splat(255.0))
     }
 }

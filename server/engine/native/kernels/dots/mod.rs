@@ -32,7 +32,7 @@ pub(super) trait Dots: Copy {
     type Floats: Lanes;
     /// Rows of the largest tile whose sums stay in registers, with weights in 8 and in 4 bits. At most 6.
     const TILE_ROWS: [usize; 2];
-    /// Whether a tile is 32 columns wide (16 otherwise).
+    /// Whether tiles of more than one row are 32 columns wide (16 otherwise).
     const WIDE: bool;
     /// Bytes that the activations of a group take in the form in which [`group`](Self::group) reads them: a multiple
     /// of 4.
