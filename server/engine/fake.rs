@@ -27,8 +27,8 @@ pub struct FakeControl {
     steps: AtomicUsize,
     fail_next: AtomicBool,
     panic_next: AtomicBool,
-    /// Steps with more tokens run out of memory; 0: none do.
-    most_rows: AtomicUsize,
+    /// Steps with more tokens run out of memory; `None`: none do.
+    most_rows: Mutex<Option<usize>>,
     /// Steps that may run; `None`: any number.
     allowance: Mutex<Option<usize>>,
     allowed: Condvar,
@@ -129,8 +129,7 @@ impl Backend for FakeBackend {
         if self.control.fail_next.swap(false, Ordering::SeqCst) {
             return Err(EngineError::Torch("asked for by the test".into()));
         }
-        let most_rows = self.control.most_rows.load(Ordering::SeqCst);
-        if most_rows > 0 && plan.rows() > most_rows {
+        if (self.control.most_rows()).is_some_and(|most| plan.rows() > most) {
             return Err(EngineError::OutOfMemory("asked for by the test".into()));
         }
         assert!(
@@ -154,7 +153,17 @@ impl FakeControl {
 
     /// From now on, steps with more tokens than this run out of memory.
     pub fn limit_rows(&self, most: Option<usize>) {
-        self.most_rows.store(most.unwrap_or(0), Ordering::SeqCst);
+        *self
+            .most_rows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = most;
+    }
+
+    fn most_rows(&self) -> Option<usize> {
+        *self
+            .most_rows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next step fails.
