@@ -10,7 +10,8 @@
 //! - [`cache`]: answers that were given before, replayed as streams.
 //! - [`scheduler`]: the queue, continuous batching, and the engine thread.
 //! - [`engine`]: the one trait between the scheduler and a device's model, and what implements it.
-//! - [`weights`]: model files. [`model`]: from files to a tokenizer and a backend.
+//! - [`weights`]: model files. [`model`]: from files to a tokenizer and a backend. [`quantize`]: from files to files that
+//!   a server maps.
 //! - [`status`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
 //! - [`error`]: every way an item can fail.
 
@@ -24,6 +25,7 @@ pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod prompt;
+pub mod quantize;
 pub mod request;
 pub mod run;
 pub mod scheduler;

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use code_explainer::config::Config;
+use code_explainer::config::{Command, Config, QuantizeConfig};
 use code_explainer::model::{Model, engines};
+use code_explainer::quantize::{QuantizeError, quantize};
 use code_explainer::run::RunError;
 use code_explainer::{Listeners, run, telemetry};
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// `EX_USAGE`, `EX_NOINPUT` and `EX_UNAVAILABLE` of sysexits.h.
@@ -14,8 +16,8 @@ const NO_MODEL: u8 = 66;
 const NO_ADDRESS: u8 = 69;
 
 fn main() -> ExitCode {
-    let config = match Config::from_args(std::env::args_os()) {
-        Ok(config) => config,
+    let command = match Command::from_args(std::env::args_os()) {
+        Ok(command) => command,
         Err(error) => {
             // `--help` and `--version` come as errors that go to standard output.
             let code = if error.use_stderr() { BAD_SETTING } else { 0 };
@@ -23,6 +25,13 @@ fn main() -> ExitCode {
             return code.into();
         }
     };
+    match command {
+        Command::Serve(config) => start(*config),
+        Command::Quantize(config) => quantize_files(&config),
+    }
+}
+
+fn start(config: Config) -> ExitCode {
     if let Err(error) = telemetry::init_log(&config.log, config.log_format) {
         eprintln!("code-explainer-server: {error}");
         return BAD_SETTING.into();
@@ -93,6 +102,35 @@ async fn serve(config: Config) -> ExitCode {
         Err(RunError::Other(error)) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn quantize_files(config: &QuantizeConfig) -> ExitCode {
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} layers, {elapsed}");
+    let bar = ProgressBar::new(0).with_style(style.expect("a fixed template"));
+    let result = quantize(config, |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    match result {
+        Ok(summary) => {
+            for note in &summary.notes {
+                eprintln!("code-explainer-server: {note}");
+            }
+            println!("{summary}");
+            let output = config.output.display();
+            println!("code-explainer-server serve --model '{output}' serves it");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("code-explainer-server: {error}");
+            match error {
+                QuantizeError::Output { .. } => BAD_SETTING.into(),
+                QuantizeError::Input(_) | QuantizeError::Packed { .. } => NO_MODEL.into(),
+                QuantizeError::Write(_) => ExitCode::FAILURE,
+            }
         }
     }
 }

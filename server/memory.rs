@@ -16,13 +16,25 @@ pub fn resident_bytes() -> u64 {
 /// Memory of the machine, or of the container's limit where that is less, in bytes; 0 where the system does not
 /// tell.
 pub fn limit_bytes() -> u64 {
+    system().map_or(0, |system| {
+        let machine = system.total_memory();
+        system
+            .cgroup_limits()
+            .map_or(machine, |limits| limits.total_memory.min(machine))
+    })
+}
+
+/// Memory that can be had at best without swapping, in bytes: what is available on the machine, or the container's limit
+/// where that is less (what is free below a limit says little: cached files count as used). `None` where the system does
+/// not tell.
+pub fn available_bytes() -> Option<u64> {
+    let system = system()?;
+    let machine = system.available_memory();
+    let limits = system.cgroup_limits();
+    Some(limits.map_or(machine, |limits| limits.total_memory.min(machine)))
+}
+
+fn system() -> Option<System> {
     let memory = MemoryRefreshKind::nothing().with_ram();
-    let wanted = RefreshKind::nothing().with_memory(memory);
-    let Ok(system) = System::new_with_specifics(wanted) else {
-        return 0;
-    };
-    let machine = system.total_memory();
-    system
-        .cgroup_limits()
-        .map_or(machine, |limits| limits.total_memory.min(machine))
+    System::new_with_specifics(RefreshKind::nothing().with_memory(memory)).ok()
 }

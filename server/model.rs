@@ -9,7 +9,7 @@ use crate::engine::{
 };
 use crate::scheduler::Loader;
 use crate::text::{Text, TextError};
-use crate::weights::{Checkpoint, WeightsError};
+use crate::weights::{Checkpoint, ModelConfig, PackedModel, WeightsError};
 
 /// A model whose files have been read; its weights are loaded by `backend`.
 pub struct Model {
@@ -52,35 +52,84 @@ pub enum ModelError {
 }
 
 impl Model {
-    /// Opens a GGUF file or a Hugging Face directory, for one or more engines.
+    /// Opens a GGUF file, a Hugging Face directory, or a directory that `quantize` has written, for one or more engines.
     ///
     /// # Errors
     /// [`ModelError`] names the file and what is wrong with it.
     pub fn open(path: &Path, engines: Vec<EngineOptions>) -> Result<Self, ModelError> {
-        let checkpoint = Checkpoint::open(path)?;
-        for note in &checkpoint.config().notes {
+        let files = Files::open(path)?;
+        for note in &files.config().notes {
             tracing::warn!("{note}");
         }
-        let text = Arc::new(Text::from_checkpoint(&checkpoint)?);
-        let (tokenizer, model) = (text.vocabulary_size(), checkpoint.config().vocabulary);
-        if tokenizer > model {
-            return Err(ModelError::Vocabulary {
-                path: path.into(),
-                tokenizer,
-                model,
-            });
-        }
-        let digest = checkpoint.digest().to_owned();
-        let checkpoint = Arc::new(checkpoint);
+        let text = Arc::new(files.text()?);
+        Self::check_vocabulary(path, &text, files.config())?;
+        let digest = files.digest().to_owned();
+        let files = Arc::new(files);
         let backends = engines.into_iter().map(|options| {
-            let checkpoint = checkpoint.clone();
-            Box::new(move || backend(&checkpoint, &options)) as Loader
+            let files = files.clone();
+            Box::new(move || backend(&files, &options)) as Loader
         });
         Ok(Self {
             text,
             digest,
             backends: backends.collect(),
         })
+    }
+
+    /// That every token of the tokenizer is a row of the model's embedding.
+    ///
+    /// # Errors
+    /// [`ModelError::Vocabulary`].
+    pub fn check_vocabulary(
+        path: &Path,
+        text: &Text,
+        config: &ModelConfig,
+    ) -> Result<(), ModelError> {
+        let (tokenizer, model) = (text.vocabulary_size(), config.vocabulary);
+        if tokenizer <= model {
+            return Ok(());
+        }
+        Err(ModelError::Vocabulary {
+            path: path.into(),
+            tokenizer,
+            model,
+        })
+    }
+}
+
+/// A model's files, whichever kind.
+enum Files {
+    Checkpoint(Checkpoint),
+    Packed(PackedModel),
+}
+
+impl Files {
+    fn open(path: &Path) -> Result<Self, WeightsError> {
+        Ok(match PackedModel::is_at(path) {
+            true => Self::Packed(native::open_packed(path)?),
+            false => Self::Checkpoint(Checkpoint::open(path)?),
+        })
+    }
+
+    fn config(&self) -> &ModelConfig {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.config(),
+            Self::Packed(packed) => packed.config(),
+        }
+    }
+
+    fn text(&self) -> Result<Text, TextError> {
+        match self {
+            Self::Checkpoint(checkpoint) => Text::from_checkpoint(checkpoint),
+            Self::Packed(packed) => Text::from_packed(packed),
+        }
+    }
+
+    fn digest(&self) -> &str {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.digest(),
+            Self::Packed(packed) => packed.digest(),
+        }
     }
 }
 
@@ -121,11 +170,10 @@ pub fn together(engines: Vec<BackendInfo>) -> Result<BackendInfo, ModelError> {
 
 /// The engine that `options` ask for. `auto` is the native one for fp32, int8 and int4 on the CPU, and libtorch's
 /// otherwise; int8 and int4 run on the CPU alone, so for them a device that is `auto` is the CPU.
-fn backend(
-    checkpoint: &Checkpoint,
-    options: &EngineOptions,
-) -> Result<Box<dyn Backend>, EngineError> {
+fn backend(files: &Files, options: &EngineOptions) -> Result<Box<dyn Backend>, EngineError> {
+    let packed = matches!(files, Files::Packed(_));
     let fits_native = match (options.precision, options.device) {
+        (_, DeviceSpec::Auto | DeviceSpec::Cpu) if packed => true,
         (Some(Precision::Int8 | Precision::Int4), DeviceSpec::Auto | DeviceSpec::Cpu) => true,
         (None | Some(Precision::Fp32), DeviceSpec::Cpu) => true,
         (None | Some(Precision::Fp32), DeviceSpec::Auto) => torch::cuda_devices() == 0,
@@ -141,9 +189,18 @@ fn backend(
         device = %options.device,
         "loading the weights"
     );
-    Ok(if native {
-        Box::new(native::load(checkpoint, options)?)
-    } else {
-        Box::new(torch::load(checkpoint, options)?)
+    Ok(match (files, native) {
+        (Files::Checkpoint(checkpoint), true) => Box::new(native::load(checkpoint, options)?),
+        (Files::Checkpoint(checkpoint), false) => Box::new(torch::load(checkpoint, options)?),
+        (Files::Packed(packed), true) => Box::new(native::load(packed, options)?),
+        (Files::Packed(packed), false) => {
+            return Err(EngineError::Device {
+                device: options.device.to_string(),
+                reason: format!(
+                    "{} is packed for the native engine on the CPU; use --device cpu and --engine auto",
+                    packed.path().display()
+                ),
+            });
+        }
     })
 }

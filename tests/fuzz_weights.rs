@@ -4,15 +4,21 @@
 //! the next mutations of the same sequence. The targets under `fuzz/` do the same guided by coverage.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use code_explainer::engine::Backend;
+use code_explainer::engine::native::kernels::quantized_weights::LAYOUT;
 use code_explainer::weights::gguf::{self, GgufModel};
 use code_explainer::weights::huggingface::canonical_table;
+use code_explainer::weights::packed::table::Entry;
+use code_explainer::weights::packed::{FILE, Table};
 use code_explainer::weights::{
     Architecture, Array, DType, Gguf, ModelConfig, SafetensorsTable, Value, validate,
 };
 
 use crate::common::model_files::{TinyModel, safetensors};
+use crate::common::packed::{PRELUDE, Parts, load_packed, packed, seal};
 
 const INPUTS: u64 = 20_000;
 
@@ -255,6 +261,67 @@ fn fuzz_hugging_face_configurations() {
         );
         assert!(config.context_length > 0 && config.norm_eps.is_finite());
         config.with_generation_config(bytes).is_ok()
+    });
+    assert!(good > 100, "only {good} mutations were read to the end");
+}
+
+/// Tables whose checksum is right, whatever they say, over good data; those that can be true are loaded.
+#[test]
+fn fuzz_tables_of_packed_models() {
+    let models: Vec<_> = Architecture::ALL
+        .map(|architecture| {
+            let source = tempfile::tempdir().expect("a directory");
+            tiny(architecture, DType::F32).write_hugging_face(source.path(), 1);
+            packed(source.path(), 4)
+        })
+        .into();
+    let parts: Vec<Parts> = models.iter().map(|m| Parts::read(m.path())).collect();
+    let seeds: Vec<_> = parts
+        .iter()
+        .map(|p| p.table.to_string().into_bytes())
+        .collect();
+    let loaded = AtomicU64::new(0);
+    let good = fuzz(&seeds, |json, _| {
+        let mut good = false;
+        for (model, parts) in models.iter().zip(&parts) {
+            if Table::parse(json, &parts.data).is_err() {
+                continue;
+            }
+            good = true;
+            std::fs::write(model.path().join(FILE), seal(&parts.data, json)).expect("written");
+            if let Ok(backend) = load_packed(model.path()) {
+                loaded.fetch_add(1, Ordering::Relaxed);
+                assert!(backend.info().weights_bytes <= 2 * parts.data.len() as u64);
+            }
+        }
+        good
+    });
+    let loaded = loaded.into_inner();
+    println!("{good} tables were read, {loaded} loaded");
+    assert!(
+        good > 100 && loaded > 10,
+        "{good} tables were read, {loaded} loaded"
+    );
+}
+
+/// Whole files, from their magic on.
+#[test]
+fn fuzz_packed_files() {
+    let seeds: Vec<_> = Architecture::ALL
+        .map(|architecture| {
+            let source = tempfile::tempdir().expect("a directory");
+            tiny(architecture, DType::F32).write_hugging_face(source.path(), 1);
+            std::fs::read(packed(source.path(), 8).path().join(FILE)).expect("read")
+        })
+        .into();
+    let good = fuzz(&seeds, |bytes, _| {
+        let Ok(table) = Table::read(bytes, LAYOUT) else {
+            return false;
+        };
+        let end =
+            |s: &Entry| PRELUDE as u64 <= s.offset && s.offset + s.length <= bytes.len() as u64;
+        assert!(table.sections.iter().all(end));
+        true
     });
     assert!(good > 100, "only {good} mutations were read to the end");
 }

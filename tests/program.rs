@@ -126,6 +126,20 @@ fn a_model_that_cannot_be_loaded_ends_with_66_and_names_the_file() {
 }
 
 #[test]
+fn a_kv_cache_that_memory_cannot_hold_is_refused_with_its_size() {
+    let most = (1usize << 30).to_string();
+    refuses(
+        serve(&["--kv-cache-tokens", &most, "--device", "cpu"]),
+        66,
+        &[
+            "out of memory",
+            "a KV cache of 1073741824 tokens",
+            "--kv-cache-tokens",
+        ],
+    );
+}
+
+#[test]
 fn a_device_that_is_not_there_is_named() {
     refuses(serve(&["--device", "cuda:7"]), 66, &["cuda:7"]);
 }

@@ -6,7 +6,9 @@ use code_explainer::engine::native::kernels::matrix::{Matrix, MatrixMut};
 use code_explainer::engine::native::kernels::panels::Epilogue;
 use code_explainer::engine::native::kernels::quantized_gemm::quantized_gemm;
 use code_explainer::engine::native::kernels::quantized_rows::{GROUP, QuantizedRows};
-use code_explainer::engine::native::kernels::quantized_weights::{Bits, Group, PackedQuantized};
+use code_explainer::engine::native::kernels::quantized_weights::{
+    Bits, Group, LAYOUT, PackedQuantized,
+};
 use code_explainer::engine::native::pool::Pool;
 use code_explainer::engine::native::quantize::{quantize, quantize_rows};
 use code_explainer::weights::{DType, Layout, TensorView};
@@ -209,4 +211,37 @@ proptest! {
             prop_assert!(ours <= theirs * 1.01, "{ours} against {theirs}");
         }
     }
+}
+
+/// Packed models on disk have these bytes. If they change on purpose, [`LAYOUT`] must change with them.
+#[test]
+fn the_layout_is_what_its_version_says() {
+    let hash = |bits: Bits| {
+        let pack = |part: usize, rows: std::ops::Range<usize>, out: &mut [Group]| {
+            for (at, group) in out.iter_mut().enumerate() {
+                let seed = (part * 1000 + rows.start * 3 + at) as i32;
+                *group = Group {
+                    scale: f16::from_f32(1.0 + seed as f32),
+                    min: f16::from_f32(if bits == Bits::Four {
+                        -seed as f32
+                    } else {
+                        0.0
+                    }),
+                    q: std::array::from_fn(|k| ((seed + k as i32 * 7) % 16) as i8),
+                };
+            }
+            Ok(())
+        };
+        let packed = PackedQuantized::pack(bits, 70, &[65, 3], "test", pack).expect("packed");
+        blake3::hash(packed.packed()).to_hex()[..16].to_owned()
+    };
+    let found = (LAYOUT, hash(Bits::Eight), hash(Bits::Four));
+    assert_eq!(
+        found,
+        (
+            1,
+            "125b8de6aa7cb2f2".to_owned(),
+            "fe5ec05b3fa7be11".to_owned()
+        )
+    );
 }

@@ -4,15 +4,22 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
-use code_explainer::config::Config;
+use code_explainer::config::{Command, QuantizeConfig};
 use code_explainer::engine::Precision;
 
 use crate::common::programs::{output, server};
 use crate::common::server::config;
 
+fn command(args: &[&str]) -> Result<Command, clap::Error> {
+    let args = ["server"].iter().chain(args);
+    Command::from_args(args.map(OsString::from))
+}
+
 #[test]
 fn the_defaults_are_sane() {
-    let config = Config::from_args(["server", "serve"].map(OsString::from)).expect("valid");
+    let Ok(Command::Serve(config)) = command(&["serve"]) else {
+        panic!("it serves");
+    };
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
     assert_eq!(config.http_listen.to_string(), "127.0.0.1:9464");
     assert_eq!(config.devices.to_string(), "auto");
@@ -22,9 +29,12 @@ fn the_defaults_are_sane() {
 
 #[test]
 fn an_address_may_be_a_name() {
-    let config =
-        Config::from_args(["server", "serve", "--listen", "localhost:0"].map(OsString::from));
-    assert!(config.expect("valid").listen.ip().is_loopback());
+    assert!(
+        config(&["--listen", "localhost:0"])
+            .listen
+            .ip()
+            .is_loopback()
+    );
 }
 
 #[test]
@@ -102,10 +112,60 @@ fn int8_and_int4_are_for_the_native_engine_on_the_cpu() {
             ("--engine", "eager", "--engine eager does not run"),
             ("--device", "cuda", "runs on the CPU only"),
         ] {
-            let args = ["server", "serve", "--precision", precision, flag, other];
-            let error = Config::from_args(args.map(OsString::from)).expect_err("refused");
+            let error = command(&["serve", "--precision", precision, flag, other]);
+            let error = error.expect_err("refused");
             let error = error.to_string();
             assert!(error.contains(says) && error.contains(precision), "{error}");
         }
+    }
+}
+
+#[test]
+fn quantization_is_a_precision_and_must_not_contradict_another() {
+    for (name, value) in [("int8", Precision::Int8), ("int4", Precision::Int4)] {
+        for rest in [&[][..], &["--precision", "fp32"], &["--precision", name]] {
+            let config = config(&[&["--quantization", name], rest].concat());
+            assert_eq!(config.engine.precision, Some(value), "{rest:?}");
+        }
+        let other = if name == "int8" { "int4" } else { "int8" };
+        for precision in [other, "bf16"] {
+            let error = command(&["serve", "--quantization", name, "--precision", precision]);
+            let error = error.expect_err("refused").to_string();
+            assert!(error.contains(name) && error.contains(precision), "{error}");
+        }
+        let error = command(&["serve", "--quantization", name, "--engine", "eager"]);
+        assert!(
+            error
+                .expect_err("refused")
+                .to_string()
+                .contains("--engine eager")
+        );
+    }
+    let error = command(&["serve", "--quantization", "fp16"]).expect_err("refused");
+    assert!(
+        error.to_string().contains("expected int8 or int4"),
+        "{error}"
+    );
+}
+
+#[test]
+fn quantize_takes_bits_and_two_paths() {
+    let config = QuantizeConfig {
+        bits: 4,
+        input: "in.gguf".into(),
+        output: "out".into(),
+    };
+    let good = command(&["quantize", "--bits", "4", "in.gguf", "out"]);
+    assert_eq!(good.expect("valid"), Command::Quantize(config));
+    for (args, says) in [
+        (
+            &["quantize", "--bits", "5", "in", "out"][..],
+            "expected 4 or 8",
+        ),
+        (&["quantize", "in", "out"], "--bits"),
+        (&["quantize", "--bits", "8", "in"], "OUT"),
+    ] {
+        let error = command(args).expect_err("refused").to_string();
+        assert!(error.contains(says), "{error}");
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::model_args::ModelArgs;
+use super::quantize_args::QuantizeArgs;
 use super::{Config, LogFormat, Secret};
 use crate::cache::{Cache, CacheConfig, RedisConfig};
-use crate::engine::{CpuShare, DeviceSpec, Devices, EngineKind, EngineOptions, Precision};
+use crate::engine::{CpuShare, DeviceSpec, EngineOptions};
 use crate::request::RequestLimits;
 use crate::scheduler::{SchedulerOptions, StepLimits};
 
@@ -34,6 +36,21 @@ pub(super) enum CliCommand {
     /// (`--config`) under the flag's name with underscores: `batch_size = 16`. A flag wins over a variable, a variable
     /// over the file.
     Serve(Box<ServeArgs>),
+
+    /// Quantize a model once and for all, into a directory that `serve --model` maps and starts with at once
+    ///
+    /// Reads a GGUF file or a Hugging Face directory and writes a new directory with the weights as the CPU's kernels read
+    /// them, in 8 or 4 bits, and with the model's configuration, tokenizer and chat template: it needs no other file. Its
+    /// answers are, to the bit, those of `serve --quantization` with the same model, and cached answers are shared.
+    ///
+    /// A directory belongs to a version of the packed format; a server that reads another one says so. Keep the model that
+    /// it was made from.
+    #[command(after_help = "Examples:\n  \
+        code-explainer-server quantize --bits 4 models/SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2-int4\n  \
+        code-explainer-server serve --model models/smollm2-int4\n\n\
+        Exit codes: 0 when the directory is there, 64 for a bad setting or an OUT that is taken, 66 for a model that \
+        cannot be loaded or quantized, 1 for anything else, such as a full disk. Unless it ends with 0, nothing is at OUT.")]
+    Quantize(QuantizeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -65,57 +82,6 @@ pub(super) struct AddressArgs {
     #[arg(long, env = "CODE_EXPLAINER_HTTP_LISTEN", value_name = "HOST:PORT")]
     #[arg(default_value = "127.0.0.1:9464", value_parser = address)]
     pub(super) http_listen: SocketAddr,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ModelArgs {
-    /// A GGUF file, or a Hugging Face directory (config.json, safetensors, tokenizer.json)
-    #[arg(long, env = "CODE_EXPLAINER_MODEL", value_name = "PATH")]
-    #[arg(default_value = "models/SmolLM2-135M-Instruct.Q4_1.gguf")]
-    pub(super) model: PathBuf,
-
-    /// Where the model runs: auto (CUDA if there is a device), cpu, cuda, cuda:N. Several engines share one queue: a list
-    /// (cuda:0,cuda:1), all (every CUDA device), or cpu:N (N engines, each on its own part of the cores). Each has the KV
-    /// cache and the batch that are set below
-    #[arg(long, env = "CODE_EXPLAINER_DEVICE", default_value = "auto")]
-    pub(super) device: Devices,
-
-    /// Precision of weights and arithmetic: fp32, bf16, fp16, or int8 and int4 (native engine, CPU); by default fp32 on
-    /// the CPU and bf16 on CUDA
-    #[arg(long, env = "CODE_EXPLAINER_PRECISION")]
-    pub(super) precision: Option<Precision>,
-
-    /// What runs the model: native (kernels of our own; fp32, int8 and int4 on the CPU, answers never depend on
-    /// the batch), eager (libtorch's operators; any device; fp32, bf16 and fp16), or auto (native where it can)
-    #[arg(long, env = "CODE_EXPLAINER_ENGINE", default_value = "auto")]
-    pub(super) engine: EngineKind,
-
-    /// Threads that a step of the model may use; 0: one for each core
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_THREADS",
-        default_value_t = 0,
-        value_name = "N"
-    )]
-    pub(super) threads: usize,
-
-    /// Tokens that the KV cache holds for all sequences together; its memory is taken at start
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_KV_CACHE_TOKENS",
-        default_value_t = 16384,
-        value_name = "N"
-    )]
-    pub(super) kv_cache_tokens: usize,
-
-    /// Tokens in a block of the KV cache
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_KV_BLOCK_TOKENS",
-        default_value_t = 16,
-        value_name = "N"
-    )]
-    pub(super) kv_block_tokens: usize,
 }
 
 #[derive(Debug, Args)]
@@ -364,31 +330,7 @@ impl ServeArgs {
                 limits.default_max_new_tokens, limits.max_new_tokens
             ));
         }
-        match (model.engine, model.precision) {
-            (EngineKind::Native, Some(Precision::Bf16 | Precision::Fp16)) => {
-                return Err(
-                    "--engine native runs fp32, int8 and int4 only; choose one of them as \
-                            --precision, or use --engine eager"
-                        .into(),
-                );
-            }
-            (EngineKind::Eager, Some(precision @ (Precision::Int8 | Precision::Int4))) => {
-                return Err(format!(
-                    "--engine eager does not run {precision}; leave --engine out, or use --engine native"
-                ));
-            }
-            (_, Some(precision @ (Precision::Int8 | Precision::Int4)))
-                if model.device.names_cuda() =>
-            {
-                return Err(format!(
-                    "--precision {precision} runs on the CPU only; use --device cpu, or --precision bf16 for CUDA"
-                ));
-            }
-            _ => {}
-        }
-        if model.engine == EngineKind::Native && model.device.names_cuda() {
-            return Err("--engine native runs on the CPU only; use --engine eager for CUDA".into());
-        }
+        let precision = model.precision()?;
         tracing_subscriber::EnvFilter::try_new(&operation.log)
             .map_err(|e| format!("--log '{}': {e}", operation.log))?;
         if let Some(endpoint) = &operation.otlp_endpoint {
@@ -421,7 +363,7 @@ impl ServeArgs {
                 engine: model.engine,
                 device: DeviceSpec::Auto,
                 cpu_share: CpuShare::WHOLE,
-                precision: model.precision,
+                precision,
                 kv_cache_tokens: model.kv_cache_tokens,
                 block_tokens: model.kv_block_tokens,
                 threads: model.threads,

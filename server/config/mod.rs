@@ -2,6 +2,8 @@
 //! parts.
 
 mod args;
+mod model_args;
+mod quantize_args;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -24,6 +26,26 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// What the program is asked to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Serve a model.
+    Serve(Box<Config>),
+    /// Quantize a model's files.
+    Quantize(QuantizeConfig),
+}
+
+/// Everything that `quantize` needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuantizeConfig {
+    /// Bits of a weight: 4 or 8.
+    pub bits: u32,
+    /// Where the model lies.
+    pub input: PathBuf,
+    /// The directory to write.
+    pub output: PathBuf,
 }
 
 /// Everything that `serve` needs; every value is valid.
@@ -71,7 +93,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-impl Config {
+impl Command {
     /// Reads a command line, the environment, and the file that they name.
     ///
     /// # Errors
@@ -88,19 +110,25 @@ impl Config {
             Some(path) => with_file(Cli::command(), &path)?.try_get_matches_from(&args)?,
             None => first?,
         };
-        let CliCommand::Serve(args) = Cli::from_arg_matches(&matches)?.command;
-        args.validate()
-            .map_err(|problem| Cli::command().error(ErrorKind::ValueValidation, problem))
+        match Cli::from_arg_matches(&matches)?.command {
+            CliCommand::Serve(args) => (args.validate())
+                .map(|config| Self::Serve(Box::new(config)))
+                .map_err(|problem| Cli::command().error(ErrorKind::ValueValidation, problem)),
+            CliCommand::Quantize(args) => Ok(Self::Quantize(args.validate())),
+        }
     }
 }
 
-/// The config file named by flag or variable, also when another setting does not parse without it.
+/// The config file of `serve` named by flag or variable, also when another setting does not parse without it.
 fn config_file(args: &[OsString], matches: Option<&clap::ArgMatches>) -> Option<PathBuf> {
     if let Some(matches) = matches {
         return matches
             .subcommand_matches("serve")?
             .get_one::<PathBuf>("config")
             .cloned();
+    }
+    if args.get(1).is_none_or(|command| command != "serve") {
+        return None;
     }
     let flag = args.iter().enumerate().find_map(|(i, arg)| {
         let arg = arg.to_str()?;

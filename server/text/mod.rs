@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::weights::{Checkpoint, Metadata};
+use crate::weights::{Checkpoint, Metadata, PackedModel};
 
 pub use detokenizer::{Detokenizer, Step};
 pub use error::TextError;
@@ -79,6 +79,18 @@ impl Text {
             (Some(metadata), _) => Self::from_gguf(metadata, eos),
             (None, Some(directory)) => Self::from_directory(directory, eos),
             (None, None) => Err(TextError::NoSource),
+        }
+    }
+
+    /// Takes tokenizer and chat template from what lies beside a packed model's weights.
+    ///
+    /// # Errors
+    /// As [`from_checkpoint`](Self::from_checkpoint).
+    pub fn from_packed(model: &PackedModel) -> Result<Self, TextError> {
+        let eos = &model.config().eos;
+        match model.gguf_metadata() {
+            Some(metadata) => Self::from_gguf(metadata, eos),
+            None => Self::from_directory(model.path(), eos),
         }
     }
 

@@ -8,8 +8,8 @@ use super::config::ModelConfig;
 use super::digest::digest;
 use super::error::WeightsError;
 use super::file::{MappedFile, read_small};
-use super::gguf::{GgufModel, Metadata, read_model};
-use super::huggingface::{DIGESTED, Directory};
+use super::gguf::{GgufModel, Metadata, read_model, without_tensors};
+use super::huggingface::{Directory, SMALL_FILES};
 use super::table::TensorTable;
 use super::tensor::TensorView;
 use super::validate::validate;
@@ -125,7 +125,7 @@ impl Checkpoint {
         self.digest.get_or_init(|| {
             let mut small = Vec::new();
             if let Some(directory) = self.directory() {
-                for name in DIGESTED {
+                for name in SMALL_FILES {
                     // A file that cannot be read now counts as absent: whoever needs it reports it.
                     if let Ok(Some(contents)) = read_small(&directory.join(name)) {
                         small.push((name, contents));
@@ -191,6 +191,18 @@ impl Checkpoint {
             Source::Gguf(metadata) => Some(metadata),
             Source::HuggingFace => None,
         }
+    }
+
+    /// What is in a GGUF file apart from tensors, as a GGUF file of its own.
+    pub(super) fn gguf_without_tensors(&self) -> Result<Option<Vec<u8>>, WeightsError> {
+        let (Source::Gguf(_), [file]) = (&self.source, self.files.as_slice()) else {
+            return Ok(None);
+        };
+        let without = without_tensors(file.bytes()).map_err(|source| WeightsError::Gguf {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(Some(without))
     }
 
     /// The directory of a Hugging Face checkpoint.

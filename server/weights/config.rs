@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::ConfigError;
 
 /// A model family that can be run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Architecture {
     /// Llama and those built like it: SmolLM2, Mistral.
     Llama,
@@ -43,7 +46,8 @@ impl fmt::Display for Architecture {
 }
 
 /// The feed-forward network's activation function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
@@ -54,7 +58,8 @@ pub enum Activation {
 }
 
 /// How rotary frequencies are changed to reach a longer context.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RopeScaling {
     /// Not at all, or by the factors in the tensor `rope_freqs.weight` alone.
     None,
@@ -77,7 +82,8 @@ pub enum RopeScaling {
 }
 
 /// Architecture and sizes of a model. All values have been checked against each other.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// The family.
     pub architecture: Architecture,

@@ -1,12 +1,13 @@
 //! Why a model's files cannot be served. Every message names the file, the key or tensor, and what would be right.
 //!
-//! The parsers see bytes and know no file: their own errors ([`GgufError`], [`SafetensorsError`], [`ConfigError`]) are
+//! The parsers see bytes and know no file: their own errors ([`GgufError`], [`SafetensorsError`], [`PackedError`], [`ConfigError`]) are
 //! wrapped in a [`WeightsError`] by whoever knows the path.
 
 use std::path::PathBuf;
 
 use super::gguf::GgufError;
 use super::huggingface::SafetensorsError;
+use super::packed::PackedError;
 
 /// A model cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,22 @@ pub enum WeightsError {
         path: PathBuf,
         /// What is wrong in it.
         source: SafetensorsError,
+    },
+    /// A packed model that is broken, or not for this server.
+    #[error("{path}: {source}")]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PackedError,
+    },
+    /// A file that was to be made.
+    #[error("{path}: cannot be written: {source}")]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// Metadata or `config.json` describe no model that can be run.
     #[error("{path}: {source}")]

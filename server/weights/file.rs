@@ -40,6 +40,14 @@ impl MappedFile {
         &self.0
     }
 
+    /// Asks the system to read all of it ahead. Without that, and without large pages, it works all the same.
+    pub(crate) fn will_be_read(&self) {
+        #[cfg(target_os = "linux")]
+        for advice in [memmap2::Advice::HugePage, memmap2::Advice::WillNeed] {
+            let _ = self.0.advise(advice);
+        }
+    }
+
     fn failed(path: &Path, source: std::io::Error) -> WeightsError {
         let path = path.to_owned();
         match source.kind() {

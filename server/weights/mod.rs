@@ -4,11 +4,13 @@
 //! [`ModelConfig`] and one table of tensors under the same names (those of GGUF), in the same layout (`[out, in]` for
 //! linear weights, rotary rows in "rotate half" order), so that an engine reads every model with one loop.
 //!
-//! The parsers ([`gguf::Gguf`], [`huggingface::SafetensorsTable`], [`ModelConfig::from_gguf`],
+//! A [`PackedModel`] is a checkpoint as `quantize` has written it: the bytes that kernels read.
+//!
+//! The parsers ([`gguf::Gguf`], [`huggingface::SafetensorsTable`], [`packed::Table`], [`ModelConfig::from_gguf`],
 //! [`ModelConfig::from_hugging_face`]) work on byte slices: they believe no length before it is compared with the bytes
 //! that are left, and they never panic. That is what the fuzz targets lean on.
 //!
-//! Reading order: [`config`], [`dtype`], [`tensor`], [`gguf`], [`huggingface`], `validate`, [`checkpoint`].
+//! Reading order: [`config`], [`dtype`], [`tensor`], [`gguf`], [`huggingface`], `validate`, [`checkpoint`], [`packed`].
 
 pub mod checkpoint;
 pub mod config;
@@ -19,6 +21,7 @@ pub mod error;
 mod file;
 pub mod gguf;
 pub mod huggingface;
+pub mod packed;
 mod rope;
 mod table;
 pub mod tensor;
@@ -30,6 +33,7 @@ pub use dtype::DType;
 pub use error::{ConfigError, WeightsError};
 pub use gguf::{Array, Gguf, GgufError, Metadata, StringArray, Value};
 pub use huggingface::{SafetensorsError, SafetensorsTable};
+pub use packed::{PackedError, PackedModel};
 pub use table::{TensorEntry, TensorTable};
 pub use tensor::{Layout, TensorView};
 pub use validate::validate;

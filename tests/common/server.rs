@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use code_explainer::config::Config;
+use code_explainer::config::{Command, Config};
 use code_explainer::engine::fake::{FakeBackend, FakeControl};
 use code_explainer::engine::{Backend, EngineError};
 use code_explainer::model::{Model, ModelError};
@@ -42,7 +42,10 @@ pub(crate) fn config(flags: &[&str]) -> Config {
         "127.0.0.1:0",
     ];
     let args = fixed.iter().chain(flags).map(OsString::from);
-    Config::from_args(args).unwrap_or_else(|e| panic!("{e}"))
+    match Command::from_args(args).unwrap_or_else(|e| panic!("{e}")) {
+        Command::Serve(config) => *config,
+        other => panic!("{other:?} is not what was written"),
+    }
 }
 
 impl TestServer {

@@ -1,8 +1,9 @@
-//! Large, page-aligned buffers of floats.
+//! Large, page-aligned buffers of floats, and weights in one or in a mapped file.
 
 use memmap2::MmapMut;
 
 use crate::engine::EngineError;
+use crate::weights::packed::Section;
 
 /// Zeroed floats at a page boundary, on huge pages where the system has them: weights are read once per step from end
 /// to end, and with small pages the walk of the page table shows.
@@ -54,5 +55,33 @@ impl Buffer {
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         (self.len * size_of::<f32>()) as u64
+    }
+}
+
+/// Weights, which are only read. Either way they begin at a multiple of 64 bytes.
+#[derive(Debug)]
+pub enum Weights {
+    /// Made at load.
+    Owned(Buffer),
+    /// A part of a packed file: its pages are the weights.
+    Mapped(Section),
+}
+
+impl Weights {
+    /// The weights, as words of 4 bytes.
+    ///
+    /// # Panics
+    /// If a section is not whole words; whoever maps one has compared its size.
+    pub fn as_slice(&self) -> &[f32] {
+        match self {
+            Self::Owned(buffer) => buffer.as_slice(),
+            // It checks alignment and length.
+            Self::Mapped(section) => bytemuck::cast_slice(section.bytes()),
+        }
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        size_of_val(self.as_slice()) as u64
     }
 }

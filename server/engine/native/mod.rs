@@ -3,9 +3,10 @@
 //! A step is exact in this sense: a sequence's logits have the same bits alone and in any batch, in any chunks, with any
 //! number of threads and any instruction set, because every number is computed in an order that only its own row fixes.
 //!
-//! Reading order: [`load`](mod@load) packs a checkpoint, [`quantize`] makes its weights small, [`backend`] turns plans into batches, [`batch`] is a pass's rows,
-//! [`model`] is the pass, [`linear`] a layer's weights, [`kernels`] the operators, [`pool`] the threads, [`buffer`] the
-//! memory.
+//! Reading order: [`load`](mod@load) makes a model out of files; [`shapes`] says which matrices it has, [`source`] where
+//! they come from, [`quantize`] makes weights small, [`pack`](mod@pack) writes them to be mapped; [`backend`] turns plans
+//! into batches, [`batch`] is a pass's rows, [`model`] is the pass, [`linear`] a layer's weights, [`kernels`] the
+//! operators, [`pool`] the threads, [`buffer`] the memory.
 
 pub mod backend;
 pub mod batch;
@@ -14,8 +15,12 @@ pub mod kernels;
 pub mod linear;
 pub mod load;
 pub mod model;
+pub mod pack;
 pub mod pool;
 pub mod quantize;
+pub mod shapes;
+pub mod source;
 
 pub use backend::NativeBackend;
 pub use load::{load, load_for};
+pub use pack::{open_packed, pack};

@@ -4,7 +4,7 @@
 //! layers have a bias.
 
 use super::batch::{Batch, MAX_ROWS};
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Weights};
 use super::kernels::Compute;
 use super::kernels::attention::Attention;
 use super::kernels::kv::KvPool;
@@ -28,7 +28,7 @@ pub struct Model {
     /// Where embeddings come from; `None`: from the head's rows.
     pub embedding: Option<Linear>,
     /// Learned positions, `[positions][hidden]`.
-    pub positions: Option<Buffer>,
+    pub positions: Option<Weights>,
     /// Rotary tables.
     pub rope: Rope,
     /// The blocks, in order.
@@ -113,7 +113,7 @@ impl Model {
     /// Bytes of all weights.
     pub fn bytes(&self) -> u64 {
         let linears = self.linears().chain(&self.embedding).map(Linear::bytes);
-        linears.sum::<u64>() + self.positions.as_ref().map_or(0, Buffer::bytes)
+        linears.sum::<u64>() + self.positions.as_ref().map_or(0, Weights::bytes)
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {

@@ -60,6 +60,18 @@ impl Gguf {
     }
 }
 
+/// A file with the metadata of this one, byte by byte, and no tensors.
+pub(in crate::weights) fn without_tensors(bytes: &[u8]) -> Result<Vec<u8>, GgufError> {
+    let mut cursor = Cursor::new(bytes, "the header");
+    let version = version(&mut cursor, bytes)?;
+    cursor.u64()?;
+    let start = cursor.position();
+    let pairs = cursor.count("metadata keys", SMALLEST_KEY_VALUE)?;
+    metadata(&mut cursor, pairs)?;
+    let header = [&MAGIC, &version.to_le_bytes()[..], &[0; 8]].concat();
+    Ok([&header, &bytes[start..cursor.position()]].concat())
+}
+
 /// One line of the table; the offset is relative to the data.
 struct Described {
     name: String,

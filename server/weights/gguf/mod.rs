@@ -10,6 +10,7 @@ mod model;
 mod values;
 
 pub use error::GgufError;
+pub(super) use header::without_tensors;
 pub use header::{Gguf, MAGIC};
 pub use metadata::{Array, Metadata, StringArray, Value};
 pub use model::{GgufModel, read_model};

@@ -19,11 +19,13 @@ const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The small files beside the weights on which a model's answers depend.
-pub(in crate::weights) const DIGESTED: [&str; 7] = [
+pub(in crate::weights) const SMALL_FILES: [&str; 9] = [
     CONFIG,
     GENERATION_CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",

@@ -6,7 +6,7 @@ mod error;
 mod names;
 mod safetensors;
 
-pub(super) use directory::{DIGESTED, Directory};
+pub(super) use directory::{Directory, SMALL_FILES};
 pub use error::SafetensorsError;
 pub use names::canonical_table;
 pub use safetensors::{SafetensorsEntry, SafetensorsTable};

@@ -48,6 +48,16 @@ impl KvShape {
         self.block_tokens * self.padded_dim()
     }
 
+    /// Bytes of a pool of this shape; `None`: more than there are numbers for.
+    pub fn pool_bytes(&self) -> Option<u64> {
+        let heads = self
+            .layers
+            .checked_mul(self.blocks)?
+            .checked_mul(self.kv_heads)?;
+        let floats = heads.checked_mul(self.key_len() + self.value_len())?;
+        floats.checked_mul(size_of::<f32>())?.try_into().ok()
+    }
+
     fn index(&self, layer: usize, block: BlockId, head: usize) -> usize {
         assert!(layer < self.layers && (block as usize) < self.blocks && head < self.kv_heads);
         (layer * self.blocks + block as usize) * self.kv_heads + head
@@ -79,6 +89,17 @@ impl KvPool {
     /// # Errors
     /// When there is not enough memory.
     pub fn new(shape: KvShape) -> Result<Self, EngineError> {
+        // The system promises more than it has, and ends who takes it at its word; so it is asked for what it has.
+        let available = crate::memory::available_bytes().unwrap_or(u64::MAX);
+        let needed = shape.pool_bytes().filter(|needed| *needed <= available);
+        if needed.is_none() {
+            return Err(EngineError::OutOfMemory(format!(
+                "a KV cache of {} tokens takes {} MB, and {} MB are available; lower --kv-cache-tokens",
+                shape.blocks * shape.block_tokens,
+                shape.pool_bytes().unwrap_or(u64::MAX) >> 20,
+                available >> 20
+            )));
+        }
         let heads = shape.layers * shape.blocks * shape.kv_heads;
         let mut pool = Self {
             keys: Buffer::zeroed(heads * shape.key_len(), "the cache of keys")?,

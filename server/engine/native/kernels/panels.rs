@@ -49,6 +49,11 @@ pub(super) fn panels(outputs: &[usize]) -> Vec<(usize, Range<usize>)> {
         .collect()
 }
 
+/// How many outputs the parts have together, each padded to whole panels.
+pub(super) fn padded_outputs(outputs: &[usize]) -> usize {
+    outputs.iter().map(|n| n.next_multiple_of(PANEL)).sum()
+}
+
 /// The biases of the parts in the order of their panels, with zeros between.
 pub(super) fn pad_bias(parts: &[Vec<f32>]) -> Vec<f32> {
     let mut bias = Vec::new();

@@ -13,10 +13,15 @@ use std::ops::Range;
 use half::f16;
 use rayon::prelude::*;
 
-use super::panels::{PANEL, pad_bias, panels};
+use super::panels::{PANEL, pad_bias, padded_outputs, panels};
 use super::quantized_rows::GROUP;
 use crate::engine::EngineError;
-use crate::engine::native::buffer::Buffer;
+use crate::engine::native::buffer::{Buffer, Weights};
+use crate::weights::packed::Section;
+
+/// Version of the order described above, with that of `panels`. Packed files have it: whoever changes what
+/// [`PackedQuantized::pack`] writes, by a bit, gives it a new number.
+pub const LAYOUT: u32 = 1;
 
 /// Columns whose weights lie together.
 pub(super) const STRIP: usize = 32;
@@ -74,7 +79,7 @@ impl Group {
 /// zeros to whole panels.
 #[derive(Debug)]
 pub struct PackedQuantized {
-    weights: Buffer,
+    weights: Weights,
     pub(super) bits: Bits,
     pub(super) bias: Option<Vec<f32>>,
     pub(super) inputs: usize,
@@ -97,7 +102,7 @@ impl PackedQuantized {
         rows: impl Fn(usize, Range<usize>, &mut [Group]) -> Result<(), EngineError> + Sync,
     ) -> Result<Self, EngineError> {
         let (panels, groups) = (panels(outputs), inputs.div_ceil(GROUP));
-        let panel_bytes = groups * bits.block() * (PANEL / STRIP);
+        let panel_bytes = panel_bytes(bits, groups);
         let mut weights = Buffer::zeroed(panels.len() * panel_bytes / 4, what)?;
         (weights.as_mut_slice().par_chunks_mut(panel_bytes / 4))
             .zip(&panels)
@@ -117,12 +122,38 @@ impl PackedQuantized {
                 },
             )?;
         Ok(Self {
-            weights,
+            weights: Weights::Owned(weights),
             bits,
             bias: None,
             inputs,
             groups,
             panels: panels.len(),
+        })
+    }
+
+    /// What [`pack`](Self::pack) made of the same shape, in a file, as [`packed`](Self::packed) gave it; and its biases, as
+    /// [`bias`](Self::bias) gave them. `None` if it has another size than `pack` makes, or they are another number.
+    pub fn mapped(
+        bits: Bits,
+        inputs: usize,
+        outputs: &[usize],
+        weights: Section,
+        bias: Option<Vec<f32>>,
+    ) -> Option<Self> {
+        let groups = inputs.div_ceil(GROUP);
+        let padded = padded_outputs(outputs);
+        let (panels, length) = (padded / PANEL, weights.bytes().len());
+        // Divided, not multiplied: the shape comes from a file, and its product could overflow.
+        let panel_bytes = panel_bytes(bits, groups);
+        let fits = length.is_multiple_of(panel_bytes) && length / panel_bytes == panels;
+        let bias_fits = bias.as_ref().is_none_or(|bias| bias.len() == padded);
+        (fits && bias_fits).then_some(Self {
+            weights: Weights::Mapped(weights),
+            bits,
+            bias,
+            inputs,
+            groups,
+            panels,
         })
     }
 
@@ -169,10 +200,19 @@ impl PackedQuantized {
         self.weights.bytes() + self.bias.as_ref().map_or(0, |b| 4 * b.len() as u64)
     }
 
+    /// The biases with zeros between parts.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
     /// The panels one after the other; see the module.
-    pub(super) fn packed(&self) -> &[u8] {
+    pub fn packed(&self) -> &[u8] {
         bytemuck::cast_slice(self.weights.as_slice())
     }
+}
+
+fn panel_bytes(bits: Bits, groups: usize) -> usize {
+    groups * bits.block() * (PANEL / STRIP)
 }
 
 /// Where input `k` of a group's column lies in a block of bytes, four inputs to a column.

@@ -1,0 +1,114 @@
+//! The part of `serve` that says which model runs, where and how.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::engine::{Devices, EngineKind, Precision};
+
+#[derive(Debug, Args)]
+pub(super) struct ModelArgs {
+    /// A GGUF file, a Hugging Face directory (config.json, safetensors, tokenizer.json), or a directory that
+    /// `code-explainer-server quantize` has written
+    #[arg(long, env = "CODE_EXPLAINER_MODEL", value_name = "PATH")]
+    #[arg(default_value = "models/SmolLM2-135M-Instruct.Q4_1.gguf")]
+    pub(super) model: PathBuf,
+
+    /// Where the model runs: auto (CUDA if there is a device), cpu, cuda, cuda:N. Several engines share one queue: a list
+    /// (cuda:0,cuda:1), all (every CUDA device), or cpu:N (N engines, each on its own part of the cores). Each has the KV
+    /// cache and the batch that are set below
+    #[arg(long, env = "CODE_EXPLAINER_DEVICE", default_value = "auto")]
+    pub(super) device: Devices,
+
+    /// Precision of weights and arithmetic: fp32, bf16, fp16, or int8 and int4 (native engine, CPU); by default that of
+    /// a quantized directory, else fp32 on the CPU and bf16 on CUDA
+    #[arg(long, env = "CODE_EXPLAINER_PRECISION")]
+    pub(super) precision: Option<Precision>,
+
+    /// Quantize the linear weights while they are loaded: int8 or int4 (native engine, CPU). The rest stays in fp32, so
+    /// that with it --precision can only be fp32, or the same as this
+    #[arg(long, env = "CODE_EXPLAINER_QUANTIZATION", value_parser = quantization)]
+    pub(super) quantization: Option<Precision>,
+
+    /// What runs the model: native (kernels of our own; fp32, int8 and int4 on the CPU, answers never depend on
+    /// the batch), eager (libtorch's operators; any device; fp32, bf16 and fp16), or auto (native where it can)
+    #[arg(long, env = "CODE_EXPLAINER_ENGINE", default_value = "auto")]
+    pub(super) engine: EngineKind,
+
+    /// Threads that a step of the model may use; 0: one for each core
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_THREADS",
+        default_value_t = 0,
+        value_name = "N"
+    )]
+    pub(super) threads: usize,
+
+    /// Tokens that the KV cache holds for all sequences together; its memory is taken at start
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_KV_CACHE_TOKENS",
+        default_value_t = 16384,
+        value_name = "N"
+    )]
+    pub(super) kv_cache_tokens: usize,
+
+    /// Tokens in a block of the KV cache
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_KV_BLOCK_TOKENS",
+        default_value_t = 16,
+        value_name = "N"
+    )]
+    pub(super) kv_block_tokens: usize,
+}
+
+impl ModelArgs {
+    /// The precision that `--precision` and `--quantization` make together, if engine and device have it.
+    pub(super) fn precision(&self) -> Result<Option<Precision>, String> {
+        let precision = match (self.precision, self.quantization) {
+            (precision, None) => precision,
+            (None | Some(Precision::Fp32), quantization) => quantization,
+            (precision, quantization) if precision == quantization => precision,
+            (Some(precision), Some(quantization)) => {
+                return Err(format!(
+                    "--quantization {quantization} with --precision {precision}: what is not quantized is in fp32; \
+                     leave --precision out"
+                ));
+            }
+        };
+        match (self.engine, precision) {
+            (EngineKind::Native, Some(Precision::Bf16 | Precision::Fp16)) => {
+                return Err(
+                    "--engine native runs fp32, int8 and int4 only; choose one of them as \
+                            --precision, or use --engine eager"
+                        .into(),
+                );
+            }
+            (EngineKind::Eager, Some(precision @ (Precision::Int8 | Precision::Int4))) => {
+                return Err(format!(
+                    "--engine eager does not run {precision}; leave --engine out, or use --engine native"
+                ));
+            }
+            (_, Some(precision @ (Precision::Int8 | Precision::Int4)))
+                if self.device.names_cuda() =>
+            {
+                return Err(format!(
+                    "--precision {precision} runs on the CPU only; use --device cpu, or --precision bf16 for CUDA"
+                ));
+            }
+            _ => {}
+        }
+        if self.engine == EngineKind::Native && self.device.names_cuda() {
+            return Err("--engine native runs on the CPU only; use --engine eager for CUDA".into());
+        }
+        Ok(precision)
+    }
+}
+
+fn quantization(text: &str) -> Result<Precision, String> {
+    match text.parse() {
+        Ok(precision @ (Precision::Int8 | Precision::Int4)) => Ok(precision),
+        _ => Err("expected int8 or int4".into()),
+    }
+}
