@@ -1,9 +1,11 @@
 //! From a checkpoint to a packed model.
 
+use std::fmt::Display;
 use std::ops::Range;
 
 use super::batch::Batch;
 use super::buffer::Buffer;
+use super::cores::Cores;
 use super::kernels::Compute;
 use super::kernels::attention::Attention;
 use super::kernels::gemm::PackedF32;
@@ -22,6 +24,7 @@ use crate::engine::{BackendInfo, EngineError, EngineOptions, Precision};
 use crate::weights::{Activation, Architecture, Checkpoint, ModelConfig, TensorView};
 
 /// Packs a checkpoint's weights, allocates the KV pool and starts the threads. The checkpoint is not needed afterwards.
+/// If the engine has a part of the CPU, the calling thread is held to it from here on: it is the one that runs the steps.
 ///
 /// # Errors
 /// When a tensor cannot be read or quantized, memory or threads are short, or an option is not for this engine: it computes
@@ -64,8 +67,9 @@ pub fn load_for(
         ));
     }
     let config = checkpoint.config();
-    let pool = Pool::new(options.threads)
-        .map_err(|e| unavailable(format!("cannot start the engine's threads: {e}")))?;
+    let threads = |e: &dyn Display| unavailable(format!("cannot start the engine's threads: {e}"));
+    let cores = Cores::of(options.cpu_share).map_err(|e| threads(&e))?;
+    let pool = Pool::on(&cores, options.threads).map_err(|e| threads(&e))?;
     let shape = KvShape {
         layers: config.layers,
         blocks: options.kv_cache_tokens.div_ceil(options.block_tokens),
@@ -82,7 +86,16 @@ pub fn load_for(
         bits,
         head_bits,
     };
-    let model = loader.model(&shape, max_tokens, pool.threads())?;
+    let workers = pool.threads();
+    let model = || loader.model(&shape, max_tokens, workers);
+    let model = if cores.is_part() {
+        // Packed on the engine's own cores, the weights lie in the memory next to them; and threads that are started
+        // here, where this thread is pinned already, should not be those that everybody shares.
+        let packers = rayon::ThreadPoolBuilder::new().num_threads(cores.count());
+        packers.build().map_err(|e| threads(&e))?.install(model)?
+    } else {
+        model()?
+    };
     let activations = Activations::new(&model, config.heads * config.head_dim)?;
     let kv = KvPool::new(shape)?;
     let info = BackendInfo {

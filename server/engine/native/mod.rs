@@ -4,12 +4,13 @@
 //! number of threads and any instruction set, because every number is computed in an order that only its own row fixes.
 //!
 //! Reading order: [`load`](mod@load) packs a checkpoint, [`quantize`] makes its weights small, [`backend`] turns plans into batches, [`batch`] is a pass's rows,
-//! [`model`] is the pass, [`linear`] a layer's weights, [`kernels`] the operators, [`pool`] the threads, [`buffer`] the
-//! memory.
+//! [`model`] is the pass, [`linear`] a layer's weights, [`kernels`] the operators, [`pool`] the threads, [`cores`] where
+//! they run, [`buffer`] the memory.
 
 pub mod backend;
 pub mod batch;
 pub mod buffer;
+pub mod cores;
 pub mod kernels;
 pub mod linear;
 pub mod load;
