@@ -1,6 +1,9 @@
 //! From a model's files to a model that runs.
 
+use std::fmt::Display;
+
 use super::batch::Batch;
+use super::cores::Cores;
 use super::kernels::Compute;
 use super::kernels::attention::Attention;
 use super::kernels::isa::Isa;
@@ -17,7 +20,8 @@ use crate::engine::{BackendInfo, EngineError, EngineOptions};
 use crate::weights::{Activation, ModelConfig};
 
 /// Packs a checkpoint's weights, or maps those of a packed model, allocates the KV pool and starts the threads. The source
-/// is not needed afterwards.
+/// is not needed afterwards. If the engine has a part of the CPU, the calling thread is held to it from here on: it is the
+/// one that runs the steps.
 ///
 /// # Errors
 /// When a tensor cannot be read or quantized, memory or threads are short, or an option is not for this engine: it computes
@@ -55,8 +59,9 @@ pub fn load_for<'a>(
             "the KV cache needs at least one token, and so does a block".into(),
         ));
     }
-    let pool = Pool::new(options.threads)
-        .map_err(|e| unavailable(format!("cannot start the engine's threads: {e}")))?;
+    let threads = |e: &dyn Display| unavailable(format!("cannot start the engine's threads: {e}"));
+    let cores = Cores::of(options.cpu_share).map_err(|e| threads(&e))?;
+    let pool = Pool::on(&cores, options.threads).map_err(|e| threads(&e))?;
     let shape = KvShape {
         layers: config.layers,
         blocks: options.kv_cache_tokens.div_ceil(options.block_tokens),
@@ -71,7 +76,16 @@ pub fn load_for<'a>(
         source: &source,
         shapes,
     };
-    let model = loader.model(&shape, max_tokens, pool.threads())?;
+    let workers = pool.threads();
+    let model = || loader.model(&shape, max_tokens, workers);
+    let model = if cores.is_part() {
+        // Packed on the engine's own cores, the weights lie in the memory next to them; and threads that are started
+        // here, where this thread is pinned already, should not be those that everybody shares.
+        let packers = rayon::ThreadPoolBuilder::new().num_threads(cores.count());
+        packers.build().map_err(|e| threads(&e))?.install(model)?
+    } else {
+        model()?
+    };
     source.finish()?;
     let activations = Activations::new(&model, config.heads * config.head_dim)?;
     let kv = KvPool::new(shape)?;

@@ -6,11 +6,12 @@
 //! Reading order: [`load`](mod@load) makes a model out of files; [`shapes`] says which matrices it has, [`source`] where
 //! they come from, [`quantize`] makes weights small, [`pack`](mod@pack) writes them to be mapped; [`backend`] turns plans
 //! into batches, [`batch`] is a pass's rows, [`model`] is the pass, [`linear`] a layer's weights, [`kernels`] the
-//! operators, [`pool`] the threads, [`buffer`] the memory.
+//! operators, [`pool`] the threads, [`cores`] where they run, [`buffer`] the memory.
 
 pub mod backend;
 pub mod batch;
 pub mod buffer;
+pub mod cores;
 pub mod kernels;
 pub mod linear;
 pub mod load;

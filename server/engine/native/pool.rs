@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use super::cores::Cores;
+use crate::engine::CpuShare;
+
 /// How long a helper spins for the next job before it sleeps. The scheduler's work between two steps fits in.
 const SPIN: Duration = Duration::from_micros(80);
 
@@ -53,15 +56,25 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Pool {
-    /// A pool of `threads` threads, the caller's among them; 0: one for each core.
+    /// A pool of `threads` threads on all cores, the caller's among them; 0: one for each core.
     ///
     /// # Errors
-    /// The system's, when a thread cannot be started.
+    /// See [`on`](Self::on).
     pub fn new(threads: usize) -> std::io::Result<Self> {
+        Self::on(&Cores::of(CpuShare::WHOLE)?, threads)
+    }
+
+    /// As [`new`](Self::new), on these cores: if they are a part, the calling thread is held to them as well.
+    ///
+    /// # Errors
+    /// The system's, when a thread cannot be started or pinned.
+    pub fn on(cores: &Cores, threads: usize) -> std::io::Result<Self> {
         let threads = match threads {
-            0 => thread::available_parallelism().map_or(1, usize::from),
+            0 => cores.count(),
             n => n,
         };
+        // The helpers inherit it.
+        cores.pin()?;
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(Job {
