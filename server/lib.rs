@@ -24,6 +24,7 @@ pub mod explain;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod optimize;
 pub mod prompt;
 pub mod quantize;
 pub mod request;

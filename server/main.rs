@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use code_explainer::config::{Command, Config, QuantizeConfig};
-use code_explainer::model::{Model, engines};
+use code_explainer::model::Model;
 use code_explainer::quantize::{QuantizeError, quantize};
 use code_explainer::run::RunError;
 use code_explainer::{Listeners, run, telemetry};
@@ -90,9 +90,8 @@ async fn serve(config: Config) -> ExitCode {
             std::process::exit(1);
         });
     };
-    let (path, devices) = (config.model.clone(), config.devices.clone());
-    let engine = config.engine.clone();
-    let open = move || Model::open(&path, engines(&devices, &engine)?);
+    let wanted = config.clone();
+    let open = move || Model::open_for(&wanted);
     match run(listeners, config, open, shutdown).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Model(error)) => {

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::Config;
 use crate::engine::{
-    Backend, BackendInfo, DeviceSpec, Devices, EngineError, EngineKind, EngineOptions, Precision,
-    native, torch,
+    Backend, BackendInfo, DeviceSpec, EngineError, EngineKind, EngineOptions, Precision, native,
+    torch,
 };
-use crate::scheduler::Loader;
+use crate::optimize::{Choice, Machine, ModelFacts, Wishes};
+use crate::scheduler::{Loader, StepLimits};
 use crate::text::{Text, TextError};
 use crate::weights::{Checkpoint, ModelConfig, PackedModel, WeightsError};
 
@@ -19,6 +21,8 @@ pub struct Model {
     pub digest: String,
     /// For each engine, loads the weights. Called on the thread that will run its steps.
     pub backends: Vec<Loader>,
+    /// What a step may hold, if that was chosen for this model.
+    pub step: Option<StepLimits>,
 }
 
 /// Why a model cannot be served.
@@ -57,7 +61,39 @@ impl Model {
     /// # Errors
     /// [`ModelError`] names the file and what is wrong with it.
     pub fn open(path: &Path, engines: Vec<EngineOptions>) -> Result<Self, ModelError> {
-        let files = Files::open(path)?;
+        Self::from_files(path, Files::open(path)?, engines, None)
+    }
+
+    /// Opens the model that the configuration names, for the engines that it asks for, and chooses what it leaves open.
+    ///
+    /// # Errors
+    /// See [`Model::open`] and [`Devices::engines`](crate::engine::Devices::engines).
+    pub fn open_for(config: &Config) -> Result<Self, ModelError> {
+        let files = Files::open(&config.model)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cuda_devices = torch::cuda_devices();
+        let mut common = config.engine.clone();
+        let mut engines = config.devices.engines(&common, cuda_devices, cores)?;
+        let mut step = None;
+        if let Some(wishes) = config.optimize {
+            let choice = choose(wishes, &files, &engines, cuda_devices);
+            for reason in &choice.reasons {
+                tracing::info!("optimize: {reason}");
+            }
+            common.precision = choice.precision;
+            common.kv_cache_tokens = choice.kv_cache_tokens;
+            step = Some(choice.step);
+            engines = config.devices.engines(&common, cuda_devices, cores)?;
+        }
+        Self::from_files(&config.model, files, engines, step)
+    }
+
+    fn from_files(
+        path: &Path,
+        files: Files,
+        engines: Vec<EngineOptions>,
+        step: Option<StepLimits>,
+    ) -> Result<Self, ModelError> {
         for note in &files.config().notes {
             tracing::warn!("{note}");
         }
@@ -73,6 +109,7 @@ impl Model {
             text,
             digest,
             backends: backends.collect(),
+            step,
         })
     }
 
@@ -125,6 +162,22 @@ impl Files {
         }
     }
 
+    fn parameters(&self) -> u64 {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.parameters(),
+            Self::Packed(packed) => packed.parameters(),
+        }
+    }
+
+    /// The precision of a packed model.
+    fn packed_precision(&self) -> Option<Precision> {
+        match self {
+            Self::Checkpoint(_) => None,
+            Self::Packed(packed) if packed.bits() == 4 => Some(Precision::Int4),
+            Self::Packed(_) => Some(Precision::Int8),
+        }
+    }
+
     fn digest(&self) -> &str {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.digest(),
@@ -133,16 +186,38 @@ impl Files {
     }
 }
 
-/// The engines that `devices` stand for on this machine.
-///
-/// # Errors
-/// See [`Devices::engines`].
-pub fn engines(
-    devices: &Devices,
-    common: &EngineOptions,
-) -> Result<Vec<EngineOptions>, EngineError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    devices.engines(common, torch::cuda_devices(), cores)
+/// What `--optimize` makes of the settings that were left open.
+fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices: usize) -> Choice {
+    let on_cuda = |engine: &EngineOptions| match engine.device {
+        DeviceSpec::Cuda(_) => true,
+        DeviceSpec::Auto => {
+            // What only the native engine has stays on the CPU.
+            let native = engine.engine == EngineKind::Native
+                || matches!(wishes.precision, Some(Precision::Int8 | Precision::Int4))
+                || matches!(files, Files::Packed(_));
+            cuda_devices > 0 && !native
+        }
+        DeviceSpec::Cpu => false,
+    };
+    let machine = if engines.iter().any(on_cuda) {
+        Machine::Cuda
+    } else {
+        let memory = crate::memory::available_bytes().unwrap_or(0);
+        Machine::Cpu {
+            memory: memory / engines.len().max(1) as u64,
+        }
+    };
+    let native = (engines.iter()).all(|engine| engine.engine != EngineKind::Eager);
+    let config = files.config();
+    let bytes = if machine == Machine::Cuda { 2 } else { 4 };
+    let facts = ModelFacts {
+        four_bits: matches!(files, Files::Checkpoint(c) if c.is_in_four_bits()),
+        packed: files.packed_precision(),
+        kv_token_bytes: (config.layers * config.kv_heads * config.head_dim * 2 * bytes) as u64,
+        parameters: files.parameters(),
+        context_length: config.context_length,
+    };
+    wishes.optimized(&facts, machine, native)
 }
 
 /// What clients are told of engines that serve together.

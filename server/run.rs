@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::explain::Explainer;
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, together};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::status::{Phase, ServerStatus};
 use crate::telemetry::Traces;
 
@@ -86,7 +86,6 @@ pub async fn run(
     let shared = Arc::new(Shared {
         status: status.clone(),
         request: config.request,
-        scheduler: config.scheduler,
         stream_items: config.stream_items,
         replica: config.replica.as_str().into(),
         cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
@@ -154,11 +153,16 @@ async fn start_engines(
         text,
         digest,
         backends,
+        step,
     } = opened.context("reading the model panicked")??;
     shared.status.enter(Phase::WarmingUp);
     let metrics = shared.metrics.clone();
+    let options = SchedulerOptions {
+        step: step.unwrap_or(config.scheduler.step),
+        ..config.scheduler
+    };
     let observer = Arc::new(move |step: &_| metrics.step(step));
-    let (scheduler, started) = Scheduler::start(backends, config.scheduler, observer);
+    let (scheduler, started) = Scheduler::start(backends, options, observer);
     let (mut models, mut threads, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for engine in started {
         let ready = engine.ready.await;
@@ -184,6 +188,7 @@ async fn start_engines(
     shared.status.serve(Arc::new(Explainer {
         text,
         scheduler: scheduler.clone(),
+        options,
         cache: shared.cache.clone(),
         model,
         // A smaller KV pool cuts long answers short.

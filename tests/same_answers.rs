@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use code_explainer::model::{Model, engines};
+use code_explainer::model::Model;
 use code_explainer_client::proto::ExplainRequest;
 
 use crate::common::server::{TestServer, config};
@@ -30,14 +30,10 @@ fn wanted(i: usize) -> ExplainRequest {
 
 async fn start(flags: &[&str]) -> TestServer {
     let common = ["--precision", "int4", "--cache-size", "0"];
-    let config = config(&[&common, flags].concat());
-    let (path, devices, engine) = (
-        smollm::model_path(),
-        config.devices.clone(),
-        config.engine.clone(),
-    );
-    let open = move || Model::open(&path, engines(&devices, &engine)?);
-    let server = TestServer::opening(config, open).await;
+    let mut config = config(&[&common, flags].concat());
+    config.model = smollm::model_path();
+    let wanted = config.clone();
+    let server = TestServer::opening(config, move || Model::open_for(&wanted)).await;
     server.ready().await;
     server
 }

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use crate::api::Shared;
 use crate::api::convert::milliseconds;
 use crate::error::Error;
+use crate::explain::Explainer;
 use crate::memory;
 use crate::metrics::{ItemTotals, StepTotals};
 use crate::proto::admin_service_server::AdminService;
@@ -40,8 +41,8 @@ impl AdminApi {
         }
     }
 
-    fn batches(&self, totals: &StepTotals) -> BatchSection {
-        let max = self.shared.scheduler.step.sequences;
+    fn batches(explainer: &Explainer, totals: &StepTotals) -> BatchSection {
+        let max = explainer.options.step.sequences;
         let mean = ratio(totals.sequences as f64, totals.steps as f64);
         BatchSection {
             steps: totals.steps,
@@ -51,7 +52,7 @@ impl AdminApi {
             generated_tokens: totals.generated_tokens,
             prefill_tokens: totals.prefill_tokens,
             tokens_per_second: ratio(totals.generated_tokens as f64, totals.time.as_secs_f64()),
-            engines: 1,
+            engines: explainer.scheduler.gauges().engines() as u32,
         }
     }
 }
@@ -82,7 +83,7 @@ impl AdminService for AdminApi {
             }),
             cache: Some(self.cache()),
             requests: Some(requests(&shared.metrics.item_totals(), gauges)),
-            batches: Some(self.batches(&shared.metrics.step_totals())),
+            batches: Some(Self::batches(explainer, &shared.metrics.step_totals())),
             uptime_seconds: shared.started.elapsed().as_secs_f64(),
         }))
     }

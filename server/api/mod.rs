@@ -29,7 +29,6 @@ use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::explain_service_server::ExplainServiceServer;
 use crate::proto::model_service_server::ModelServiceServer;
 use crate::request::RequestLimits;
-use crate::scheduler::SchedulerOptions;
 use crate::status::{Phase, ServerStatus};
 
 /// Services whose health is told, and the server as a whole.
@@ -46,8 +45,6 @@ pub struct Shared {
     pub status: ServerStatus,
     /// What a request may ask for.
     pub request: RequestLimits,
-    /// How items are run.
-    pub scheduler: SchedulerOptions,
     /// Items in flight on a stream at most.
     pub stream_items: usize,
     /// This server's name.

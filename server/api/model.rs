@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::Shared;
 use crate::error::Error;
+use crate::explain::Explainer;
 use crate::prompt::Strategy;
 use crate::prompt::language::Language;
 use crate::proto::model_service_server::ModelService;
@@ -22,17 +23,17 @@ impl ModelApi {
         Self { shared }
     }
 
-    fn limits(&self, kv_cache_tokens: usize) -> Limits {
-        let s = &self.shared;
+    fn limits(&self, explainer: &Explainer) -> Limits {
+        let (s, options, model) = (&self.shared, &explainer.options, &explainer.model);
         Limits {
             max_code_bytes: s.request.code_bytes as u32,
             max_new_tokens: s.request.max_new_tokens as u32,
             default_max_new_tokens: s.request.default_max_new_tokens as u32,
-            batch_size: s.scheduler.step.sequences as u32,
-            step_tokens: s.scheduler.step.tokens as u32,
-            queue_items: s.scheduler.queue_items as u32,
+            batch_size: options.step.sequences as u32,
+            step_tokens: options.step.tokens as u32,
+            queue_items: options.queue_items as u32,
             stream_items: s.stream_items as u32,
-            kv_cache_tokens: kv_cache_tokens as u64,
+            kv_cache_tokens: (model.blocks * model.block_tokens) as u64,
             max_id_bytes: MAX_ID_BYTES as u32,
             max_stop_strings: MAX_STOPS as u32,
             max_stop_bytes: MAX_STOP_BYTES as u32,
@@ -46,7 +47,8 @@ impl ModelService for ModelApi {
         &self,
         _: Request<GetModelRequest>,
     ) -> Result<Response<GetModelResponse>, Status> {
-        let model = &self.shared.status.loaded().ok_or(Error::Loading)?.model;
+        let explainer = self.shared.status.loaded().ok_or(Error::Loading)?;
+        let model = &explainer.model;
         Ok(Response::new(GetModelResponse {
             name: model.model.clone(),
             architecture: model.architecture.clone(),
@@ -54,7 +56,7 @@ impl ModelService for ModelApi {
             context_length: model.context_length as u32,
             precision: model.precision.as_str().into(),
             device: model.device.clone(),
-            limits: Some(self.limits(model.blocks * model.block_tokens)),
+            limits: Some(self.limits(explainer)),
             vocabulary: model.vocabulary as u32,
             strategies: Strategy::ALL.iter().map(|s| s.as_str().into()).collect(),
             outlined_languages: Language::ALL.iter().map(|l| l.as_str().into()).collect(),

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::model_args::ModelArgs;
+use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
 use super::{Config, LogFormat, Secret};
 use crate::cache::{Cache, CacheConfig, RedisConfig};
 use crate::engine::{CpuShare, DeviceSpec, EngineOptions};
+use crate::optimize::Wishes;
 use crate::request::RequestLimits;
-use crate::scheduler::{SchedulerOptions, StepLimits};
+use crate::scheduler::SchedulerOptions;
 
 /// Explains code with a language model, over gRPC.
 #[derive(Debug, Parser)]
@@ -86,24 +87,14 @@ pub(super) struct AddressArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct LimitArgs {
-    /// Sequences that a step works on at most
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_BATCH_SIZE",
-        default_value_t = 32,
-        value_name = "N"
-    )]
-    pub(super) batch_size: usize,
+    /// Sequences that a step works on at most. Chosen by --optimize, else 32
+    #[arg(long, env = "CODE_EXPLAINER_BATCH_SIZE", value_name = "N")]
+    pub(super) batch_size: Option<usize>,
 
     /// Tokens that a step works on at most: one for each decoding sequence, the rest for prefill. More gives a shorter
-    /// time to first token, fewer a steadier stream for the others
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_STEP_TOKENS",
-        default_value_t = 256,
-        value_name = "N"
-    )]
-    pub(super) step_tokens: usize,
+    /// time to first token, fewer a steadier stream for the others. Chosen by --optimize, else 256
+    #[arg(long, env = "CODE_EXPLAINER_STEP_TOKENS", value_name = "N")]
+    pub(super) step_tokens: Option<usize>,
 
     /// Keep the time between two tokens of a stream at this, such as 50ms, by giving steps fewer tokens and sequences than
     /// the limits above allow where that is needed. Without it only the limits count
@@ -289,8 +280,8 @@ impl ServeArgs {
             ..
         } = self;
         for (flag, value, most) in [
-            ("batch-size", limits.batch_size, 4096),
-            ("step-tokens", limits.step_tokens, 1 << 20),
+            ("batch-size", limits.batch_size.unwrap_or(1), 4096),
+            ("step-tokens", limits.step_tokens.unwrap_or(1), 1 << 20),
             ("queue-items", limits.queue_items, 1 << 24),
             ("stream-items", limits.stream_items, 1 << 24),
             ("max-code-bytes", limits.max_code_bytes, 1 << 28),
@@ -300,7 +291,11 @@ impl ServeArgs {
                 limits.default_max_new_tokens,
                 1 << 20,
             ),
-            ("kv-cache-tokens", model.kv_cache_tokens, 1 << 30),
+            (
+                "kv-cache-tokens",
+                model.kv_cache_tokens.unwrap_or(1),
+                1 << 30,
+            ),
             ("kv-block-tokens", model.kv_block_tokens, 4096),
             (
                 "cache-max-answer-bytes",
@@ -318,10 +313,17 @@ impl ServeArgs {
                 model.threads
             ));
         }
-        if limits.step_tokens < limits.batch_size {
+        let wishes = Wishes {
+            precision: model.precision()?,
+            kv_cache_tokens: model.kv_cache_tokens,
+            batch_size: limits.batch_size,
+            step_tokens: limits.step_tokens,
+        };
+        let fixed = wishes.plain();
+        if fixed.step.tokens < fixed.step.sequences {
             return Err(format!(
                 "--step-tokens is {}, but each of the {} sequences of --batch-size needs one",
-                limits.step_tokens, limits.batch_size
+                fixed.step.tokens, fixed.step.sequences
             ));
         }
         if limits.default_max_new_tokens > limits.max_new_tokens {
@@ -330,7 +332,6 @@ impl ServeArgs {
                 limits.default_max_new_tokens, limits.max_new_tokens
             ));
         }
-        let precision = model.precision()?;
         tracing_subscriber::EnvFilter::try_new(&operation.log)
             .map_err(|e| format!("--log '{}': {e}", operation.log))?;
         if let Some(endpoint) = &operation.otlp_endpoint {
@@ -358,21 +359,19 @@ impl ServeArgs {
             listen: addresses.listen,
             http_listen: addresses.http_listen,
             model: model.model,
+            optimize: (model.optimize == Optimize::On).then_some(wishes),
             devices: model.device,
             engine: EngineOptions {
                 engine: model.engine,
                 device: DeviceSpec::Auto,
                 cpu_share: CpuShare::WHOLE,
-                precision,
-                kv_cache_tokens: model.kv_cache_tokens,
+                precision: fixed.precision,
+                kv_cache_tokens: fixed.kv_cache_tokens,
                 block_tokens: model.kv_block_tokens,
                 threads: model.threads,
             },
             scheduler: SchedulerOptions {
-                step: StepLimits {
-                    sequences: limits.batch_size,
-                    tokens: limits.step_tokens,
-                },
+                step: fixed.step,
                 queue_items: limits.queue_items,
                 target_itl: limits.target_itl.map(Duration::from),
                 speculation: limits.speculation == Speculation::Auto,

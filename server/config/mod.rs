@@ -16,6 +16,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::cache::CacheConfig;
 use crate::engine::{Devices, EngineOptions};
+use crate::optimize::Wishes;
 use crate::request::RequestLimits;
 use crate::scheduler::SchedulerOptions;
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Where the model lies.
     pub model: PathBuf,
+    /// What was set of what can be chosen for the model and the machine; `None`: nothing is to be chosen.
+    pub optimize: Option<Wishes>,
     /// Where it runs.
     pub devices: Devices,
     /// How it is loaded; each of the devices puts its own into it.

@@ -21,7 +21,7 @@ pub(super) struct ModelArgs {
     pub(super) device: Devices,
 
     /// Precision of weights and arithmetic: fp32, bf16, fp16, or int8 and int4 (native engine, CPU); by default that of
-    /// a quantized directory, else fp32 on the CPU and bf16 on CUDA
+    /// a quantized directory, or chosen by --optimize, else fp32 on the CPU and bf16 on CUDA
     #[arg(long, env = "CODE_EXPLAINER_PRECISION")]
     pub(super) precision: Option<Precision>,
 
@@ -44,14 +44,15 @@ pub(super) struct ModelArgs {
     )]
     pub(super) threads: usize,
 
-    /// Tokens that the KV cache holds for all sequences together; its memory is taken at start
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_KV_CACHE_TOKENS",
-        default_value_t = 16384,
-        value_name = "N"
-    )]
-    pub(super) kv_cache_tokens: usize,
+    /// Tokens that the KV cache of an engine holds for all its sequences together; its memory is taken at start. Chosen by
+    /// --optimize, else 16384
+    #[arg(long, env = "CODE_EXPLAINER_KV_CACHE_TOKENS", value_name = "N")]
+    pub(super) kv_cache_tokens: Option<usize>,
+
+    /// Choose what is left open, by the model and the machine: precision, tokens of the KV cache, sequences and tokens of a
+    /// step. The log says what was chosen, and why
+    #[arg(long, env = "CODE_EXPLAINER_OPTIMIZE", default_value = "on")]
+    pub(super) optimize: Optimize,
 
     /// Tokens in a block of the KV cache
     #[arg(
@@ -61,6 +62,15 @@ pub(super) struct ModelArgs {
         value_name = "N"
     )]
     pub(super) kv_block_tokens: usize,
+}
+
+/// Whether settings that are left open are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Optimize {
+    /// For the model and the machine
+    On,
+    /// Fixed defaults
+    Off,
 }
 
 impl ModelArgs {

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::metrics::{ItemTimes, Metrics, Outcome};
 use crate::prompt::{self, PROMPT_REVISION};
 use crate::request::ValidRequest;
-use crate::scheduler::{End, Event, Failure, Job, Scheduler, Ticket};
+use crate::scheduler::{End, Event, Failure, Job, Scheduler, SchedulerOptions, Ticket};
 use crate::telemetry::{ItemTrace, TraceParent, Traces};
 use crate::text::{Detokenizer, Text};
 
@@ -24,8 +24,10 @@ use crate::text::{Detokenizer, Text};
 pub struct Explainer {
     /// Tokenizer and chat template.
     pub text: Arc<Text>,
-    /// The way to the engine.
+    /// The way to the engines.
     pub scheduler: Scheduler,
+    /// How they run items.
+    pub options: SchedulerOptions,
     /// Answers that were given before.
     pub cache: Arc<Cache>,
     /// The model, as loaded.

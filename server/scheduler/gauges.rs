@@ -57,6 +57,11 @@ impl Gauges {
         self.engines[engine].clone()
     }
 
+    /// Engines that work off the queue.
+    pub fn engines(&self) -> usize {
+        self.engines.len()
+    }
+
     /// Items that wait to be worked on.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)

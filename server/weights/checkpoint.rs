@@ -149,6 +149,14 @@ impl Checkpoint {
             .sum()
     }
 
+    /// Whether most of the parameters are stored as Q4_0 or Q4_1.
+    pub fn is_in_four_bits(&self) -> bool {
+        let four_bits = (self.tensors.iter())
+            .filter(|(_, entry)| matches!(entry.dtype, DType::Q4_0 | DType::Q4_1))
+            .map(|(_, entry)| entry.elements() as u64);
+        four_bits.sum::<u64>() * 2 > self.parameters
+    }
+
     /// Whether there is a tensor of this canonical name.
     pub fn has_tensor(&self, name: &str) -> bool {
         self.tensors.get(name).is_some()

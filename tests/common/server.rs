@@ -74,6 +74,7 @@ impl TestServer {
                 text,
                 digest: "fake".into(),
                 backends,
+                step: None,
             })
         };
         Self::opening(config(flags), open).await
