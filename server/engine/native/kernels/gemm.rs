@@ -3,8 +3,9 @@
 //! Every output is one chain of fused multiply-adds over k, from 0 upwards, started at the bias. So its bits do not
 //! depend on the number of rows, on the tile it falls into, on the threads, nor on the instruction set.
 //!
-//! The kernel keeps a tile of up to 6 rows x 64 columns in 24 AVX-512 accumulators and streams one panel of the weights
-//! past it; a panel of 64 columns lies in memory in the order in which it is read.
+//! The kernel keeps a tile of up to 6 rows x 64 columns in 24 AVX-512 accumulators, or of 6 x 16 in 12 AVX2 ones, and
+//! streams the weights past it. The weights of 16 columns (a *strip*) lie together in the order in which they are read,
+//! so that a narrow tile does not skip through memory.
 
 use std::ops::Range;
 
@@ -21,7 +22,7 @@ use crate::engine::native::buffer::Buffer;
 /// Rows in the largest tile.
 const TILE_ROWS: usize = 6;
 
-/// Linear weights packed as `[N/64][K][64]`.
+/// Linear weights packed as `[N/16][K][16]`.
 ///
 /// The outputs of one or several parts (query, key, value; gate, up) lie one after the other, each part padded with
 /// zeros to whole panels.
@@ -58,8 +59,9 @@ impl PackedF32 {
                 let unpacked = &mut unpacked[..range.len() * inputs];
                 rows(*part, range.clone(), unpacked);
                 for (column, row) in unpacked.chunks_exact(inputs).enumerate() {
-                    for (line, &w) in panel.chunks_exact_mut(PANEL).zip(row) {
-                        line[column] = w;
+                    let strip = &mut panel[column / LANES * LANES * inputs..][..LANES * inputs];
+                    for (line, &w) in strip.chunks_exact_mut(LANES).zip(row) {
+                        line[column % LANES] = w;
                     }
                 }
             },
@@ -88,10 +90,10 @@ impl PackedF32 {
     /// # Panics
     /// If there is no such row or `out` is shorter than it.
     pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
-        let panel =
-            &self.weights.as_slice()[row / PANEL * PANEL * self.inputs..][..PANEL * self.inputs];
-        for (o, line) in out[..self.inputs].iter_mut().zip(panel.chunks_exact(PANEL)) {
-            *o = line[row % PANEL];
+        let strip =
+            &self.weights.as_slice()[row / LANES * LANES * self.inputs..][..LANES * self.inputs];
+        for (o, line) in out[..self.inputs].iter_mut().zip(strip.chunks_exact(LANES)) {
+            *o = line[row % LANES];
         }
     }
 
@@ -163,7 +165,7 @@ struct Block {
 }
 
 /// # Safety
-/// `block`'s pointers are valid: `rows` rows of `k` floats at x, a panel of `k` x 64 at w, 64 biases, `rows` rows of 64
+/// `block`'s pointers are valid: `rows` rows of `k` floats at x, a panel of four strips of `k` x 16 at w, 64 biases, `rows` rows of 64
 /// floats at y that nobody else uses.
 unsafe fn multiply(isa: Isa, block: Block) {
     // SAFETY: passed on.
@@ -189,7 +191,7 @@ unsafe fn block_rows<V: Lanes>(block: Block) {
                 5 if V::WIDE => panel_tiles::<V, 5, 4>(&block, first),
                 6 if V::WIDE => panel_tiles::<V, 6, 4>(&block, first),
                 2 => panel_tiles::<V, 2, 2>(&block, first),
-                3 => panel_tiles::<V, 3, 2>(&block, first),
+                3 => panel_tiles::<V, 3, 1>(&block, first),
                 4 => panel_tiles::<V, 4, 1>(&block, first),
                 5 => panel_tiles::<V, 5, 1>(&block, first),
                 _ => panel_tiles::<V, 6, 1>(&block, first),
@@ -221,8 +223,9 @@ unsafe fn tile<V: Lanes, const R: usize, const C: usize>(
     first: usize,
     column: usize,
 ) {
-    // How far ahead of the stream to fetch: about a microsecond at the memory's speed.
-    const AHEAD: usize = 16 * PANEL;
+    // How far ahead of the stream to fetch: some 64 lines, about 100 ns at the speed of the products.
+    const AHEAD: usize = 64 * LANES;
+    let strip = block.k * LANES;
     // SAFETY: all offsets stay within the rows, the panel and the columns of the contract; a prefetch may point anywhere.
     unsafe {
         let mut acc = [[V::splat(0.0); C]; R];
@@ -234,21 +237,28 @@ unsafe fn tile<V: Lanes, const R: usize, const C: usize>(
                 }
             }
         }
-        let x = block.x.add(first * block.x_stride);
-        let mut w = block.w.add(column);
+        // The pointers are there before the loop: in it, whatever is not a product costs one.
+        let mut x = [block.x; R];
+        for r in 0..R {
+            x[r] = block.x.add((first + r) * block.x_stride);
+        }
+        let mut w = [block.w; C];
+        for c in 0..C {
+            w[c] = block.w.add(column / LANES * strip + c * strip);
+        }
         for k in 0..block.k {
             let mut b = [V::splat(0.0); C];
             for c in 0..C {
-                b[c] = V::load(w.add(c * LANES));
-                V::prefetch(w.wrapping_add(AHEAD + c * LANES));
+                b[c] = V::load(w[c]);
+                V::prefetch(w[c].wrapping_add(AHEAD));
+                w[c] = w[c].add(LANES);
             }
             for r in 0..R {
-                let a = V::splat(*x.add(r * block.x_stride + k));
+                let a = V::splat(*x[r].add(k));
                 for c in 0..C {
                     acc[r][c] = a.fma(b[c], acc[r][c]);
                 }
             }
-            w = w.add(PANEL);
         }
         for (r, row) in acc.into_iter().enumerate() {
             let y = block.y.add((first + r) * block.y_stride + column);
