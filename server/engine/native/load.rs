@@ -13,6 +13,7 @@ use super::kernels::panels::{Epilogue, PANEL};
 use super::kernels::rope::Rope;
 use super::model::{Activations, Layer, Model};
 use super::pool::Pool;
+use super::profile::Profile;
 use super::shapes::Shapes;
 use super::source::Source;
 use super::{NativeBackend, backend};
@@ -110,6 +111,7 @@ pub fn load_for<'a>(
         kv,
         activations,
         batch: Batch::new(shape.blocks),
+        profile: Profile::default(),
     })
 }
 
