@@ -364,6 +364,7 @@ impl ServeArgs {
                 device: DeviceSpec::Auto,
                 cpu_share: CpuShare::WHOLE,
                 precision,
+                kv_precision: model.kv_precision,
                 kv_cache_tokens: model.kv_cache_tokens,
                 block_tokens: model.kv_block_tokens,
                 threads: model.threads,
