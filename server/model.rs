@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::engine::{
-    Backend, BackendInfo, DeviceSpec, EngineError, EngineKind, EngineOptions, Precision, native,
-    torch,
+    Backend, BackendInfo, DeviceSpec, EngineError, EngineKind, EngineOptions, KvPrecision,
+    Precision, native, torch,
 };
 use crate::optimize::{Choice, Machine, ModelFacts, Wishes};
 use crate::scheduler::{Loader, StepLimits};
@@ -38,8 +38,10 @@ pub enum ModelError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The engines compute differently.
-    #[error("the engines would run in {0} and in {1}: set one --precision for all")]
-    Precisions(Precision, Precision),
+    #[error(
+        "the engines would run in {0} and in {1}: set one --precision, and one --kv-precision, for all"
+    )]
+    Precisions(String, String),
     /// There is nothing to run it.
     #[error("there is no engine")]
     NoEngine,
@@ -209,7 +211,13 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
     };
     let native = (engines.iter()).all(|engine| engine.engine != EngineKind::Eager);
     let config = files.config();
-    let bytes = if machine == Machine::Cuda { 2 } else { 4 };
+    let quantized = native && wishes.precision != Some(Precision::Fp32);
+    let bytes = match engines.first().and_then(|engine| engine.kv_precision) {
+        Some(KvPrecision::Int8) => 1,
+        Some(KvPrecision::Bf16 | KvPrecision::Fp16) => 2,
+        None if quantized || machine == Machine::Cuda => 2,
+        None | Some(KvPrecision::Fp32) => 4,
+    };
     let facts = ModelFacts {
         four_bits: matches!(files, Files::Checkpoint(c) if c.is_in_four_bits()),
         packed: files.packed_precision(),
@@ -231,8 +239,17 @@ pub fn together(engines: Vec<BackendInfo>) -> Result<BackendInfo, ModelError> {
     });
     let mut all = engines.next().ok_or(ModelError::NoEngine)?;
     for engine in engines {
-        if engine.precision != all.precision {
-            return Err(ModelError::Precisions(all.precision, engine.precision));
+        let precisions = |info: &BackendInfo| {
+            format!(
+                "{} with keys and values in {}",
+                info.precision, info.kv_precision
+            )
+        };
+        if precisions(&engine) != precisions(&all) {
+            return Err(ModelError::Precisions(
+                precisions(&all),
+                precisions(&engine),
+            ));
         }
         all.context_length = all.context_length.min(engine.context_length);
         all.device = format!("{},{}", all.device, engine.device);

@@ -178,21 +178,22 @@ async fn start_engines(
         parameters = model.parameters,
         device = model.device,
         precision = %model.precision,
+        kv_precision = %model.kv_precision,
         context = model.context_length,
         weights_mb = model.weights_bytes >> 20,
         kv_pool_mb = model.kv_pool_bytes >> 20,
         "the model is loaded"
     );
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let context_length = model.context_length;
+    let (context_length, kv_precision) = (model.context_length, model.kv_precision);
     shared.status.serve(Arc::new(Explainer {
         text,
         scheduler: scheduler.clone(),
         options,
         cache: shared.cache.clone(),
         model,
-        // A smaller KV pool cuts long answers short.
-        model_digest: format!("{digest}/{context_length}"),
+        // A smaller KV pool cuts long answers short; another precision of the pool rounds otherwise.
+        model_digest: format!("{digest}/{context_length}/{kv_precision}"),
         preparing: Arc::new(Semaphore::new(cores)),
         cache_secret: config.cache_secret.0.clone(),
         metrics: shared.metrics.clone(),

@@ -9,28 +9,39 @@ use code_explainer::engine::native::kernels::panels::Epilogue;
 use code_explainer::engine::native::pool::Pool;
 use code_explainer::engine::native::{NativeBackend, load_for};
 use code_explainer::engine::{
-    Backend, BlockId, CpuShare, DeviceSpec, EngineError, EngineKind, EngineOptions, SequenceStep,
-    StepPlan,
+    Backend, BlockId, CpuShare, DeviceSpec, EngineError, EngineKind, EngineOptions, KvPrecision,
+    SequenceStep, StepPlan,
 };
 use proptest::prelude::*;
 
 use crate::common::awkward_shapes::{TinyModel, tiny_models};
 
 const SEQUENCES: usize = 4;
-const MAX_TOKENS: usize = 48;
+/// Attention adds up spans of 64 tokens.
+const MAX_TOKENS: usize = 120;
+const KV_PRECISIONS: &[KvPrecision] = &[
+    KvPrecision::Fp32,
+    KvPrecision::Bf16,
+    KvPrecision::Fp16,
+    KvPrecision::Int8,
+];
 
-fn backend(model: &TinyModel, threads: usize, block_tokens: usize, isa: Isa) -> NativeBackend {
-    let (checkpoint, _files) = model.checkpoint();
-    let options = EngineOptions {
+fn options(threads: usize, block_tokens: usize, kv_precision: KvPrecision) -> EngineOptions {
+    EngineOptions {
         engine: EngineKind::Native,
         device: DeviceSpec::Cpu,
         cpu_share: CpuShare::WHOLE,
         precision: None,
+        kv_precision: Some(kv_precision),
         kv_cache_tokens: SEQUENCES * MAX_TOKENS,
         block_tokens,
         threads,
-    };
-    load_for(&checkpoint, &options, isa).unwrap()
+    }
+}
+
+fn backend(model: &TinyModel, options: &EngineOptions, isa: Isa) -> NativeBackend {
+    let (checkpoint, _files) = model.checkpoint();
+    load_for(&checkpoint, options, isa).unwrap()
 }
 
 /// The bits of all logits of `tokens`, run alone, in one chunk, with blocks in order.
@@ -59,7 +70,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 /// Random sequences, and for each step how many tokens each of them moves on: 0 while it has not joined or pauses.
 fn schedule() -> impl Strategy<Value = (Vec<Vec<u32>>, Vec<[usize; SEQUENCES]>)> {
     let tokens = prop::collection::vec(0u32..130, 1..MAX_TOKENS);
-    let chunk = prop_oneof![2 => Just(0), 3 => Just(1), 2 => 2usize..20];
+    let chunk = prop_oneof![2 => Just(0), 3 => Just(1), 2 => 2usize..20, 1 => 20usize..90];
     (
         prop::collection::vec(tokens, SEQUENCES),
         prop::collection::vec(prop::array::uniform4(chunk), 1..40),
@@ -75,11 +86,12 @@ proptest! {
         (sequences, steps) in schedule(),
         shuffled in Just((0..(SEQUENCES * MAX_TOKENS) as BlockId).collect::<Vec<_>>()).prop_shuffle(),
         block_tokens in prop_oneof![Just(3usize), Just(16), Just(20)],
+        kv_precision in prop::sample::select(KV_PRECISIONS),
     ) {
         let model = &tiny_models()[which];
         let isa = Isa::detect();
-        let mut reference = backend(model, 1, 16, isa);
-        let mut busy = backend(model, 2, block_tokens, isa);
+        let mut reference = backend(model, &options(1, 16, kv_precision), isa);
+        let mut busy = backend(model, &options(2, block_tokens, kv_precision), isa);
         let pool = busy.info().blocks;
         let per_sequence = pool / SEQUENCES;
         let scattered: Vec<BlockId> = shuffled.into_iter().filter(|b| (*b as usize) < pool).collect();
@@ -158,17 +170,22 @@ proptest! {
 
 #[test]
 fn every_instruction_set_and_number_of_threads_gives_the_same_bits() {
-    for model in tiny_models() {
+    let models = tiny_models();
+    let all = |model| KV_PRECISIONS.iter().map(move |&kv| (model, kv));
+    for (model, kv_precision) in models.iter().flat_map(all) {
+        // Over several spans, and past their ends.
+        let tokens: Vec<u32> = model.ids.iter().copied().cycle().take(MAX_TOKENS).collect();
         let mut results = Vec::new();
         for isa in Isa::supported() {
             for threads in [1, 2, 3] {
-                let mut backend = backend(&model, threads, 16, isa);
-                results.push((alone(&mut backend, &model.ids), isa, threads));
+                let mut backend = backend(model, &options(threads, 16, kv_precision), isa);
+                results.push((alone(&mut backend, &tokens), isa, threads));
             }
         }
         for (result, isa, threads) in &results {
             let same = *result == results[0].0;
-            assert!(same, "{}: {isa}, {threads} threads", model.architecture);
+            let name = &model.architecture;
+            assert!(same, "{name}: {isa}, {threads} threads, {kv_precision}");
         }
     }
 }
@@ -176,7 +193,11 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_bits() {
 #[test]
 fn a_plan_that_does_not_fit_is_refused_and_leaves_the_engine_usable() {
     let model = &tiny_models()[0];
-    let mut backend = backend(model, 2, 16, Isa::detect());
+    let options = EngineOptions {
+        kv_cache_tokens: 12 * 16,
+        ..options(2, 16, KvPrecision::Fp32)
+    };
+    let mut backend = backend(model, &options, Isa::detect());
     let before = alone(&mut backend, &model.ids);
     let blocks: Vec<BlockId> = (0..12).collect();
     let long = vec![1; 13 * 16];

@@ -16,6 +16,7 @@ mod every_format;
 mod fuzz_cache_value;
 mod fuzz_weights;
 mod health_and_reflection;
+mod kv_precision;
 mod language_detection;
 mod metrics_and_report;
 mod other_languages;

@@ -35,6 +35,7 @@ fn options(sequences: usize) -> EngineOptions {
         device: DeviceSpec::Cpu,
         cpu_share: CpuShare::WHOLE,
         precision: None,
+        kv_precision: None,
         kv_cache_tokens: sequences * BLOCKS * BLOCK,
         block_tokens: BLOCK,
         threads: 0,

@@ -366,6 +366,7 @@ impl ServeArgs {
                 device: DeviceSpec::Auto,
                 cpu_share: CpuShare::WHOLE,
                 precision: fixed.precision,
+                kv_precision: model.kv_precision,
                 kv_cache_tokens: fixed.kv_cache_tokens,
                 block_tokens: model.kv_block_tokens,
                 threads: model.threads,

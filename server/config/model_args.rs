@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::engine::{Devices, EngineKind, Precision};
+use crate::engine::{Devices, EngineKind, KvPrecision, Precision};
 
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
@@ -53,6 +53,11 @@ pub(super) struct ModelArgs {
     /// step. The log says what was chosen, and why
     #[arg(long, env = "CODE_EXPLAINER_OPTIMIZE", default_value = "on")]
     pub(super) optimize: Optimize,
+
+    /// How the KV cache stores keys and values: fp32, bf16, fp16, or int8 with a scale for each token and head; by
+    /// default fp16 for int8 and int4, else the model's precision. The eager engine has its own precision only
+    #[arg(long, env = "CODE_EXPLAINER_KV_PRECISION", value_name = "PRECISION")]
+    pub(super) kv_precision: Option<KvPrecision>,
 
     /// Tokens in a block of the KV cache
     #[arg(

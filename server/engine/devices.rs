@@ -180,6 +180,7 @@ mod tests {
             device: DeviceSpec::Auto,
             cpu_share: CpuShare::WHOLE,
             precision: None,
+            kv_precision: None,
             kv_cache_tokens: 16,
             block_tokens: 16,
             threads: 0,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::engine::{
-    Backend, BackendInfo, EngineError, Precision, SequenceStep, StepOutput, StepPlan,
+    Backend, BackendInfo, EngineError, KvPrecision, Precision, SequenceStep, StepOutput, StepPlan,
 };
 
 /// How far apart the tokens are that a [`FakeBackend`] likes to repeat.
@@ -53,6 +53,7 @@ impl FakeBackend {
             device: "cpu".into(),
             block_tokens,
             blocks,
+            kv_precision: KvPrecision::Fp32,
             kv_pool_bytes: (blocks * block_tokens * size_of::<Option<u32>>()) as u64,
             weights_bytes: 0,
         };

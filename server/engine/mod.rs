@@ -58,6 +58,8 @@ pub struct BackendInfo {
     pub block_tokens: usize,
     /// KV blocks in the pool.
     pub blocks: usize,
+    /// How keys and values are stored.
+    pub kv_precision: KvPrecision,
     /// Bytes of the KV pool.
     pub kv_pool_bytes: u64,
     /// Bytes of the weights.
@@ -202,6 +204,48 @@ impl FromStr for Precision {
     }
 }
 
+/// How keys and values are stored in the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KvPrecision {
+    /// 32-bit floats.
+    Fp32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half.
+    Fp16,
+    /// Bytes with a scale for each token and head.
+    Int8,
+}
+
+impl KvPrecision {
+    /// Its name in config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for KvPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for KvPrecision {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        [Self::Fp32, Self::Bf16, Self::Fp16, Self::Int8]
+            .into_iter()
+            .find(|precision| precision.as_str() == s)
+            .ok_or_else(|| format!("unknown KV precision '{s}': expected fp32, bf16, fp16 or int8"))
+    }
+}
+
 /// What runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineKind {
@@ -239,6 +283,8 @@ pub struct EngineOptions {
     pub cpu_share: CpuShare,
     /// `None`: fp32 on the CPU, bf16 on CUDA.
     pub precision: Option<Precision>,
+    /// How keys and values are stored; `None`: as the engine finds best for the precision.
+    pub kv_precision: Option<KvPrecision>,
     /// Tokens that the KV cache's pool holds, rounded up to whole blocks.
     pub kv_cache_tokens: usize,
     /// Tokens in a KV block.

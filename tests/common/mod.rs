@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod awkward_shapes;
+pub(crate) mod divergence;
 pub(crate) mod model_files;
 pub(crate) mod packed;
 pub(crate) mod programs;

@@ -32,6 +32,7 @@ pub(crate) fn options(precision: Option<Precision>) -> EngineOptions {
         device: DeviceSpec::Cpu,
         cpu_share: CpuShare::WHOLE,
         precision,
+        kv_precision: None,
         kv_cache_tokens: 128,
         block_tokens: 16,
         threads: 1,

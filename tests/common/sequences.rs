@@ -27,6 +27,7 @@ pub(crate) fn eager(kv_cache_tokens: usize, precision: Precision) -> EngineOptio
         device: DeviceSpec::Cpu,
         cpu_share: CpuShare::WHOLE,
         precision: Some(precision),
+        kv_precision: None,
         kv_cache_tokens,
         block_tokens: BLOCK_TOKENS,
         threads: 1,

@@ -1,6 +1,7 @@
 //! The native engine as a [`Backend`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::batch::{Batch, OutputRow};
 use super::kernels::Compute;
@@ -8,6 +9,7 @@ use super::kernels::isa::Isa;
 use super::kernels::kv::KvPool;
 use super::kernels::matrix::{MatrixMut, for_each_row};
 use super::model::{Activations, HEAD_ROWS, Model};
+use super::profile::{Operator, Profile};
 use crate::engine::sampler::sample;
 use crate::engine::{Backend, BackendInfo, EngineError, SequenceStep, StepOutput, StepPlan};
 
@@ -21,6 +23,7 @@ pub struct NativeBackend {
     pub(super) kv: KvPool,
     pub(super) activations: Activations,
     pub(super) batch: Batch,
+    pub(super) profile: Profile,
 }
 
 impl Backend for NativeBackend {
@@ -55,6 +58,16 @@ impl NativeBackend {
     /// Goes on with other instructions; the packed weights are the same for all. Changes speed, not a bit of any answer.
     pub fn set_isa(&mut self, isa: Isa) {
         self.compute.isa = isa;
+    }
+
+    /// Keeps the times of steps by operator from now on, or stops to. Costs a clock reading per operator while it is on.
+    pub fn profile(&mut self, on: bool) {
+        self.profile.set(on);
+    }
+
+    /// The times by operator since the last call or since profiling began, in the order of a pass; empty if it is off.
+    pub fn take_profile(&mut self) -> Vec<(&'static str, Duration)> {
+        self.profile.take()
     }
 
     /// Runs the plan and gives back the logits of every token in it, `[tokens of all sequences][vocabulary]`; samples
@@ -120,12 +133,15 @@ impl NativeBackend {
             kv,
             activations,
             batch,
+            profile,
             ..
         } = self;
-        model.forward(compute, batch, kv, activations);
+        model.forward(compute, batch, kv, activations, profile);
         for outputs in batch.outputs.chunks(HEAD_ROWS) {
-            let logits = model.logits(compute, outputs.iter().map(|o| o.row), activations);
+            let rows = outputs.iter().map(|o| o.row);
+            let logits = model.logits(compute, rows, activations, profile);
             sink(compute, outputs, logits);
+            profile.lap(Operator::Sample);
         }
         batch.clear();
     }

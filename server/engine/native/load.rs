@@ -13,10 +13,11 @@ use super::kernels::panels::{Epilogue, PANEL};
 use super::kernels::rope::Rope;
 use super::model::{Activations, Layer, Model};
 use super::pool::Pool;
+use super::profile::Profile;
 use super::shapes::Shapes;
 use super::source::Source;
 use super::{NativeBackend, backend};
-use crate::engine::{BackendInfo, EngineError, EngineOptions};
+use crate::engine::{BackendInfo, EngineError, EngineOptions, KvPrecision, Precision};
 use crate::weights::{Activation, ModelConfig};
 
 /// Packs a checkpoint's weights, or maps those of a packed model, allocates the KV pool and starts the threads. The source
@@ -54,6 +55,11 @@ pub fn load_for<'a>(
             "the native engine computes in fp32, int8 and int4, not in {precision}"
         ))
     })?;
+    // Halves cost quantized weights nothing that could be measured, and reading keys and values half the time.
+    let kv_precision = options.kv_precision.unwrap_or(match precision {
+        Precision::Fp32 => KvPrecision::Fp32,
+        _ => KvPrecision::Fp16,
+    });
     if options.block_tokens == 0 || options.kv_cache_tokens == 0 {
         return Err(unavailable(
             "the KV cache needs at least one token, and so does a block".into(),
@@ -88,7 +94,7 @@ pub fn load_for<'a>(
     };
     source.finish()?;
     let activations = Activations::new(&model, config.heads * config.head_dim)?;
-    let kv = KvPool::new(shape)?;
+    let kv = KvPool::new(shape, kv_precision)?;
     let info = BackendInfo {
         model: source.name().to_owned(),
         architecture: config.architecture.to_string(),
@@ -99,6 +105,7 @@ pub fn load_for<'a>(
         device: "cpu".into(),
         block_tokens: shape.block_tokens,
         blocks: shape.blocks,
+        kv_precision,
         kv_pool_bytes: kv.bytes(),
         weights_bytes: model.bytes(),
     };
@@ -110,6 +117,7 @@ pub fn load_for<'a>(
         kv,
         activations,
         batch: Batch::new(shape.blocks),
+        profile: Profile::default(),
     })
 }
 

@@ -6,7 +6,8 @@
 //! Reading order: [`load`](mod@load) makes a model out of files; [`shapes`] says which matrices it has, [`source`] where
 //! they come from, [`quantize`] makes weights small, [`pack`](mod@pack) writes them to be mapped; [`backend`] turns plans
 //! into batches, [`batch`] is a pass's rows, [`model`] is the pass, [`linear`] a layer's weights, [`kernels`] the
-//! operators, [`pool`] the threads, [`cores`] where they run, [`buffer`] the memory.
+//! operators, [`pool`] the threads, [`cores`] where they run, [`buffer`] the memory,
+//! [`profile`] where the time goes.
 
 pub mod backend;
 pub mod batch;
@@ -18,6 +19,7 @@ pub mod load;
 pub mod model;
 pub mod pack;
 pub mod pool;
+pub mod profile;
 pub mod quantize;
 pub mod shapes;
 pub mod source;

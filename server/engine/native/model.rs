@@ -14,6 +14,7 @@ use super::kernels::panels::{Epilogue, PANEL};
 use super::kernels::quantized_rows::QuantizedRows;
 use super::kernels::rope::Rope;
 use super::linear::Linear;
+use super::profile::{Operator, Profile};
 use crate::engine::EngineError;
 
 /// Rows whose logits are computed at once. Bounds the memory of logits.
@@ -132,10 +133,13 @@ impl Model {
         batch: &Batch,
         kv: &mut KvPool,
         a: &mut Activations,
+        profile: &mut Profile,
     ) {
         let rows = batch.rows();
         let [hidden, qkv, attended, up, _] = a.strides;
+        profile.start();
         self.embed(compute, batch, a);
+        profile.lap(Operator::Embed);
         for (index, layer) in self.layers.iter().enumerate() {
             let mut out = MatrixMut::new(a.normed.as_mut_slice(), rows, hidden);
             layer.attention_norm.forward(
@@ -143,6 +147,7 @@ impl Model {
                 Matrix::new(a.residual.as_slice(), rows, hidden),
                 &mut out,
             );
+            profile.lap(Operator::Norm);
             let mut out = MatrixMut::new(a.qkv.as_mut_slice(), rows, qkv);
             layer.qkv.forward(
                 compute,
@@ -151,9 +156,11 @@ impl Model {
                 Epilogue::Store,
                 &mut a.quantized,
             );
+            profile.lap(Operator::Qkv);
 
             let x = Matrix::new(a.qkv.as_slice(), rows, qkv);
             kv.write(compute, index, &batch.slots, x, self.kv_columns, &self.rope);
+            profile.lap(Operator::KvWrite);
             let mut out = MatrixMut::new(a.attended.as_mut_slice(), rows, attended);
             self.attention.forward(
                 compute,
@@ -165,6 +172,7 @@ impl Model {
                 x,
                 &mut out,
             );
+            profile.lap(Operator::Attention);
             let mut out = MatrixMut::new(a.residual.as_mut_slice(), rows, hidden);
             layer.attention_out.forward(
                 compute,
@@ -173,6 +181,7 @@ impl Model {
                 Epilogue::Add,
                 &mut a.quantized,
             );
+            profile.lap(Operator::Out);
 
             let mut out = MatrixMut::new(a.normed.as_mut_slice(), rows, hidden);
             layer.feed_forward_norm.forward(
@@ -180,6 +189,7 @@ impl Model {
                 Matrix::new(a.residual.as_slice(), rows, hidden),
                 &mut out,
             );
+            profile.lap(Operator::Norm);
             let mut out = MatrixMut::new(a.feed_forward.as_mut_slice(), rows, up);
             layer.up.forward(
                 compute,
@@ -188,6 +198,7 @@ impl Model {
                 self.activation,
                 &mut a.quantized,
             );
+            profile.lap(Operator::Up);
             let mut out = MatrixMut::new(a.residual.as_mut_slice(), rows, hidden);
             layer.down.forward(
                 compute,
@@ -196,6 +207,7 @@ impl Model {
                 Epilogue::Add,
                 &mut a.quantized,
             );
+            profile.lap(Operator::Down);
         }
     }
 
@@ -209,6 +221,7 @@ impl Model {
         compute: &Compute,
         rows: impl ExactSizeIterator<Item = usize>,
         a: &'a mut Activations,
+        profile: &mut Profile,
     ) -> MatrixMut<'a> {
         let (n, hidden, stride) = (rows.len(), a.strides[0], a.strides[4]);
         // The pass's queries are no longer needed; the rows gather in their place.
@@ -223,6 +236,7 @@ impl Model {
             Matrix::new(a.normed.as_slice(), n, hidden),
             &mut normed,
         );
+        profile.lap(Operator::Norm);
         let mut logits = MatrixMut::new(a.logits.as_mut_slice(), n, stride);
         self.head.forward(
             compute,
@@ -231,6 +245,7 @@ impl Model {
             Epilogue::Store,
             &mut a.quantized,
         );
+        profile.lap(Operator::Head);
         logits
     }
 

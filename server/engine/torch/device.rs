@@ -2,7 +2,7 @@
 
 use tch::{Cuda, Device, Kind};
 
-use crate::engine::{DeviceSpec, EngineError, Precision};
+use crate::engine::{DeviceSpec, EngineError, KvPrecision, Precision};
 
 /// The device that was asked for, if it is there.
 ///
@@ -57,6 +57,15 @@ pub(super) fn default_precision(device: Device) -> Precision {
         Precision::Bf16
     } else {
         Precision::Fp32
+    }
+}
+
+/// How keys and values of this type are called.
+pub(super) fn kv_precision(kind: Kind) -> KvPrecision {
+    match kind {
+        Kind::BFloat16 => KvPrecision::Bf16,
+        Kind::Half => KvPrecision::Fp16,
+        _ => KvPrecision::Fp32,
     }
 }
 

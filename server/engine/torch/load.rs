@@ -20,7 +20,8 @@ const STAGED: usize = 1 << 20;
 /// `options.threads` is set for the whole process, because libtorch has one setting for its CPU operators.
 ///
 /// # Errors
-/// [`EngineError::Device`] for a device that is not there, a precision that it does not have or a KV cache of no tokens, [`EngineError::OutOfMemory`] where
+/// [`EngineError::Device`] for a device that is not there, a precision that it does not have, another one for the KV cache
+/// or a KV cache of no tokens, [`EngineError::OutOfMemory`] where
 /// weights and pool do not fit, [`EngineError::Weights`] for a tensor that cannot be read.
 pub fn load(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<TorchBackend> {
     let _no_grad = tch::no_grad_guard();
@@ -29,6 +30,18 @@ pub fn load(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<TorchBac
         .precision
         .unwrap_or_else(|| device::default_precision(device));
     let kind = device::kind(precision, device)?;
+    let kv_precision = device::kv_precision(kind);
+    if let Some(wanted) = options
+        .kv_precision
+        .filter(|&wanted| wanted != kv_precision)
+    {
+        return Err(EngineError::Device {
+            device: device::name(device),
+            reason: format!(
+                "the eager engine stores keys and values in its own precision, {kv_precision}, not in {wanted}"
+            ),
+        });
+    }
     set_threads(options.threads);
     let config = checkpoint.config();
     let shape = kv_shape(config, options)?;
@@ -54,6 +67,7 @@ pub fn load(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<TorchBac
         device: device::name(device),
         block_tokens: shape.block_tokens,
         blocks: shape.blocks,
+        kv_precision,
         kv_pool_bytes,
         weights_bytes: loader.bytes,
     };

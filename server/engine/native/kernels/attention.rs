@@ -1,20 +1,22 @@
 //! Causal attention with grouped queries, straight over the blocks of the KV pool.
 //!
-//! For each query: the scores of its keys, each a chain of fused multiply-adds over the head's dimensions; their softmax,
-//! summed in 16 lanes; the weighted sum of the values, token after token. All of it in an order that only the query's own
-//! position fixes: chunks, tiles and neighbours do not change a bit. Queries of the same KV head (and of neighbouring
-//! rows of a prompt) go together, so that keys and values are loaded once for all of them.
+//! For each query and span of 64 tokens: the scores of its keys, each a chain of fused multiply-adds over the head's
+//! dimensions; their exponentials, summed in 16 lanes; the weighted sum of the values, token after token; and at the end
+//! the spans together. All of it in an order that only the query's own position fixes: chunks, tiles, blocks and
+//! neighbours do not change a bit. Queries of the same KV head (and of neighbouring rows of a prompt) go together, so that
+//! keys and values are loaded once for all of them.
 
 use super::Compute;
-use super::attend::{HeadKv, Queries, TILE, attend};
+use super::attend::{SPAN, TILE, Tile, attend, merge, partial_len, room};
 use super::isa::dispatch;
-use super::kv::KvPool;
-use super::lanes::LANES;
+use super::kv::{KvPool, KvShape};
 use super::matrix::{Matrix, MatrixMut};
 use super::rope::Rope;
-use crate::engine::BlockId;
 use crate::engine::native::buffer::Buffer;
-use crate::engine::{EngineError, native::kernels::kv::KvShape};
+use crate::engine::{BlockId, EngineError};
+
+/// With fewer tasks than this for each thread, sequences are split.
+const TASKS: usize = 4;
 
 /// Rows of one sequence at consecutive positions, few enough for one task.
 #[derive(Debug, Clone, Copy)]
@@ -29,17 +31,26 @@ pub struct RowTile {
     pub blocks: usize,
 }
 
-/// Attention of a model: its shape and each worker's scratch.
+impl RowTile {
+    /// Tokens that its last row sees.
+    pub fn visible(&self) -> usize {
+        self.position + self.rows
+    }
+}
+
+/// Attention of a model: its shape and its scratch.
 #[derive(Debug)]
 pub struct Attention {
     heads: usize,
     group: usize,
     scale: f32,
-    /// Room for a query's scores.
-    padded_keys: usize,
-    /// For each worker: queries, scores, outputs.
-    scratch: Buffer,
-    scratch_len: usize,
+    max_tokens: usize,
+    /// For each worker: queries and scores.
+    room: Buffer,
+    room_len: usize,
+    /// For each worker, or where sequences are split for each tile and head: partial results.
+    partials: Buffer,
+    partials_len: usize,
 }
 
 impl Attention {
@@ -54,20 +65,19 @@ impl Attention {
         workers: usize,
     ) -> Result<Self, EngineError> {
         let group = heads / shape.kv_heads;
-        // The last group of a block may write up to 15 scores past its end.
-        let tokens = max_tokens.div_ceil(shape.block_tokens) * shape.block_tokens;
-        let padded_keys = tokens.next_multiple_of(LANES) + LANES;
-        let queries = group * tile_rows(group);
-        let scratch_len = queries * (2 * shape.padded_dim() + padded_keys);
-        let scratch = Buffer::zeroed(workers * scratch_len, "attention scores")?;
-        let scale = 1.0 / (shape.head_dim as f32).sqrt();
+        let room_len = room(shape.head_dim);
+        let spans = max_tokens.div_ceil(SPAN);
+        let partials_len = group * tile_rows(group) * spans * partial_len(shape.padded_dim());
         Ok(Self {
             heads,
             group,
-            scale,
-            padded_keys,
-            scratch,
-            scratch_len,
+            scale: 1.0 / (shape.head_dim as f32).sqrt(),
+            max_tokens,
+            room: Buffer::zeroed(workers * room_len, "attention scores")?,
+            room_len,
+            // Becomes resident as far as it is used.
+            partials: Buffer::zeroed(TASKS * workers * partials_len, "attention")?,
+            partials_len,
         })
     }
 
@@ -93,63 +103,66 @@ impl Attention {
         qkv: Matrix<'_>,
         out: &mut MatrixMut<'_>,
     ) {
-        let shape = *kv.shape();
-        let (dim, padded_dim) = (shape.head_dim, shape.padded_dim());
-        let stride = self.scratch_len;
-        let workers = compute.pool.threads();
-        let (group, scale, padded_keys) = (self.group, self.scale, self.padded_keys);
-        let scratch = self.scratch.as_mut_slice();
-        assert!(scratch.len() >= workers * stride && self.heads == self.group * shape.kv_heads);
-        let scratch = MatrixMut::new(scratch, workers, stride);
-        let (out, isa) = (&*out, compute.isa);
-        compute
-            .pool
-            .run(tiles.len() * shape.kv_heads, &|task, worker| {
-                let (tile, head) = (&tiles[task / shape.kv_heads], task % shape.kv_heads);
-                assert!(tile.rows <= tile_rows(group));
-                let queries = tile.rows * group;
+        let shape = kv.shape();
+        let (pool, isa) = (&compute.pool, compute.isa);
+        let (group, scale, max_tokens) = (self.group, self.scale, self.max_tokens);
+        assert!(self.heads == group * shape.kv_heads);
+        let row = self.room_len;
+        let room = MatrixMut::new(self.room.as_mut_slice(), pool.threads(), row);
+        let (regions, len) = (TASKS * pool.threads(), self.partials_len);
+        let partials = MatrixMut::new(self.partials.as_mut_slice(), regions, len);
+        let (room, partials, out) = (&room, &partials, &*out);
+
+        // What a unit, a tile's KV head, is to the kernels, for the spans that part of `parts` has.
+        let tile = |unit: usize, (part, parts): (usize, usize), worker: usize, region: usize| {
+            let tile = &tiles[unit / shape.kv_heads];
+            assert!(tile.rows <= tile_rows(group) && tile.visible() <= max_tokens);
+            let spans = tile.visible().div_ceil(SPAN);
+            Tile {
+                kv,
+                layer,
+                head: unit % shape.kv_heads,
+                blocks: &blocks[tile.blocks..][..tile.visible().div_ceil(shape.block_tokens)],
+                qkv,
+                rope,
+                scale,
+                rows: tile.row..tile.row + tile.rows,
+                position: tile.position,
+                group,
+                spans: spans * part / parts..spans * (part + 1) / parts,
                 // SAFETY: a worker runs one task at a time and has a row of its own.
-                let scratch = unsafe { scratch.row_part(worker, 0, stride) };
-                let (q, rest) = scratch.split_at_mut(queries * dim);
-                let (o, scores) = rest.split_at_mut(queries * padded_dim);
-                let blocks = &blocks[tile.blocks..];
-                let blocks = &blocks[..(tile.position + tile.rows).div_ceil(shape.block_tokens)];
-                assert!(blocks.len() * shape.block_tokens + LANES <= padded_keys);
-                for (i, q) in q.chunks_exact_mut(dim).enumerate() {
-                    let (row, column) = (i / group, (head * group + i % group) * dim);
-                    let x = &qkv.row(tile.row + row)[column..][..dim];
-                    rope.rotate(tile.position + row, x, |d, x| q[d] = x * scale);
-                }
-                let head_kv = HeadKv {
-                    kv,
-                    layer,
-                    head,
-                    blocks,
-                };
-                // Chunks as even as can be, at most a register tile each.
-                let chunks = queries.div_ceil(TILE);
-                let mut first = 0;
-                for chunk in 0..chunks {
-                    let n = (queries - first).div_ceil(chunks - chunk);
-                    let args = Queries {
-                        kv: &head_kv,
-                        n,
-                        visible: std::array::from_fn(|i| tile.position + (first + i) / group + 1),
-                        q: &q[first * dim..][..n * dim],
-                        scores: &mut scores[..n * padded_keys],
-                        scores_stride: padded_keys,
-                        out: &mut o[first * padded_dim..][..n * padded_dim],
-                    };
-                    // SAFETY: the slices have room for n queries, scores for all of the blocks' tokens.
-                    unsafe { dispatch!(isa, attend(args: Queries<'_>)) };
-                    first += n;
-                }
-                for (i, o) in o.chunks_exact(padded_dim).enumerate() {
-                    let (row, column) = (i / group, (head * group + i % group) * dim);
-                    // SAFETY: only this task writes this head of these rows.
-                    unsafe { out.row_part(tile.row + row, column, dim) }.copy_from_slice(&o[..dim]);
+                room: unsafe { room.row_part(worker, 0, row) },
+                partials: partials.at(region, 0),
+                stride: len / (group * tile_rows(group)),
+            }
+        };
+        let units = tiles.len() * shape.kv_heads;
+        if units >= regions || pool.threads() == 1 {
+            pool.run(units, &|unit, worker| {
+                // SAFETY: the worker's own region has room for all queries and spans of a tile; only this task writes
+                // this head of these rows.
+                unsafe {
+                    let args = tile(unit, (0, 1), worker, worker);
+                    dispatch!(isa, attend(args: Tile<'_>));
+                    let args = tile(unit, (0, 1), worker, worker);
+                    dispatch!(isa, merge(args: Tile<'_>, out: &MatrixMut<'_>));
                 }
             });
+        } else {
+            let parts = regions.div_ceil(units.max(1));
+            pool.run(units * parts, &|task, worker| {
+                let (unit, part) = (task / parts, task % parts);
+                let args = tile(unit, (part, parts), worker, unit);
+                // SAFETY: each unit has a region of its own, and its parts have different spans.
+                unsafe { dispatch!(isa, attend(args: Tile<'_>)) };
+            });
+            // Too little to fork for.
+            for unit in 0..units {
+                let args = tile(unit, (0, 1), 0, unit);
+                // SAFETY: all tasks are done.
+                unsafe { dispatch!(isa, merge(args: Tile<'_>, out: &MatrixMut<'_>)) };
+            }
+        }
     }
 }
 

@@ -77,13 +77,13 @@ impl fmt::Display for Isa {
 macro_rules! dispatch {
     ($isa:expr, $kernel:ident($($arg:ident : $type:ty),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
         unsafe fn avx512($($arg: $type),*) {
             // SAFETY: the caller keeps the kernel's contract; the features are enabled here.
             unsafe { $kernel::<$crate::engine::native::kernels::lanes::Zmm>($($arg),*) }
         }
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         unsafe fn avx2($($arg: $type),*) {
             // SAFETY: the caller keeps the kernel's contract; the features are enabled here.
             unsafe { $kernel::<$crate::engine::native::kernels::lanes::Ymm2>($($arg),*) }

@@ -2,17 +2,23 @@
 //!
 //! Per layer, block and KV head, keys are stored transposed, `[head_dim][tokens]`, so that the scores of 16 tokens are one
 //! register and need no sum across lanes, and values as `[tokens][head_dim]`. Tokens (of keys) and head_dim (of values)
-//! are padded to 16.
+//! are padded to 16. In 8 bits, each token's key and value has a scale of its own, so that a token is stored in the same
+//! way whatever else its block holds.
+
+use half::{bf16, f16};
 
 use super::Compute;
-use super::lanes::LANES;
+use super::PARALLEL_ROWS;
+use super::isa::dispatch;
+use super::lanes::{LANES, Lanes};
 use super::matrix::Matrix;
 use super::rope::Rope;
+use super::stored::Stored;
 use crate::engine::native::buffer::Buffer;
-use crate::engine::{BlockId, EngineError};
+use crate::engine::{BlockId, EngineError, KvPrecision};
 
-/// Rows from which on the threads share the writing.
-const PARALLEL_ROWS: usize = 16;
+/// Parts of a block start at cache lines.
+const LINE: usize = 64;
 
 /// Sizes of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,27 +46,45 @@ impl KvShape {
         self.head_dim.next_multiple_of(LANES)
     }
 
-    fn key_len(&self) -> usize {
-        self.head_dim * self.padded_tokens()
-    }
-
-    fn value_len(&self) -> usize {
-        self.block_tokens * self.padded_dim()
-    }
-
     /// Bytes of a pool of this shape; `None`: more than there are numbers for.
-    pub fn pool_bytes(&self) -> Option<u64> {
-        let heads = self
-            .layers
-            .checked_mul(self.blocks)?
-            .checked_mul(self.kv_heads)?;
-        let floats = heads.checked_mul(self.key_len() + self.value_len())?;
-        floats.checked_mul(size_of::<f32>())?.try_into().ok()
+    pub fn pool_bytes(&self, precision: KvPrecision) -> Option<u64> {
+        [self.layers, self.blocks, self.kv_heads]
+            .into_iter()
+            .try_fold(Layout::new(self, precision).len, usize::checked_mul)?
+            .try_into()
+            .ok()
     }
+}
 
-    fn index(&self, layer: usize, block: BlockId, head: usize) -> usize {
-        assert!(layer < self.layers && (block as usize) < self.blocks && head < self.kv_heads);
-        (layer * self.blocks + block as usize) * self.kv_heads + head
+/// Where in one head's part of a block its numbers lie, in bytes from its start; keys come first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// `[padded tokens]` of f32, or nothing.
+    pub(super) key_scales: usize,
+    /// `[tokens][padded dim]`.
+    pub(super) values: usize,
+    /// As those of keys.
+    pub(super) value_scales: usize,
+    len: usize,
+}
+
+impl Layout {
+    fn new(shape: &KvShape, precision: KvPrecision) -> Self {
+        let (element, scale) = match precision {
+            KvPrecision::Fp32 => (4, 0),
+            KvPrecision::Bf16 | KvPrecision::Fp16 => (2, 0),
+            KvPrecision::Int8 => (1, size_of::<f32>()),
+        };
+        let part = |numbers: usize, size: usize| (numbers * size).next_multiple_of(LINE);
+        let keys = part(shape.head_dim * shape.padded_tokens(), element);
+        let values = part(shape.block_tokens * shape.padded_dim(), element);
+        let scales = part(shape.padded_tokens(), scale);
+        Self {
+            key_scales: keys,
+            values: keys + scales,
+            value_scales: keys + scales + values,
+            len: keys + scales + values + scales,
+        }
     }
 }
 
@@ -68,8 +92,12 @@ impl KvShape {
 #[derive(Debug)]
 pub struct KvPool {
     shape: KvShape,
-    keys: Buffer,
-    values: Buffer,
+    precision: KvPrecision,
+    layout: Layout,
+    /// `[layers][blocks][heads]` of [`Layout`].
+    data: Buffer,
+    /// `[heads][padded dim]`: keys on their way.
+    rotated: Buffer,
 }
 
 /// Where a row's key and value go.
@@ -88,28 +116,29 @@ impl KvPool {
     ///
     /// # Errors
     /// When there is not enough memory.
-    pub fn new(shape: KvShape) -> Result<Self, EngineError> {
+    pub fn new(shape: KvShape, precision: KvPrecision) -> Result<Self, EngineError> {
         // The system promises more than it has, and ends who takes it at its word; so it is asked for what it has.
         let available = crate::memory::available_bytes().unwrap_or(u64::MAX);
-        let needed = shape.pool_bytes().filter(|needed| *needed <= available);
-        if needed.is_none() {
+        let needed = shape.pool_bytes(precision);
+        let Some(needed) = needed.filter(|needed| *needed <= available) else {
             return Err(EngineError::OutOfMemory(format!(
-                "a KV cache of {} tokens takes {} MB, and {} MB are available; lower --kv-cache-tokens",
+                "a KV cache of {} tokens takes {} MB in {precision}, and {} MB are available; lower --kv-cache-tokens",
                 shape.blocks * shape.block_tokens,
-                shape.pool_bytes().unwrap_or(u64::MAX) >> 20,
+                needed.unwrap_or(u64::MAX) >> 20,
                 available >> 20
             )));
-        }
-        let heads = shape.layers * shape.blocks * shape.kv_heads;
-        let mut pool = Self {
-            keys: Buffer::zeroed(heads * shape.key_len(), "the cache of keys")?,
-            values: Buffer::zeroed(heads * shape.value_len(), "the cache of values")?,
-            shape,
         };
+        let layout = Layout::new(&shape, precision);
+        let mut data = Buffer::zeroed(needed as usize / size_of::<f32>(), "the KV pool")?;
         // Touched now: memory that is not there must show at the start, not under load.
-        pool.keys.as_mut_slice().fill(0.0);
-        pool.values.as_mut_slice().fill(0.0);
-        Ok(pool)
+        data.as_mut_slice().fill(0.0);
+        Ok(Self {
+            shape,
+            precision,
+            layout,
+            data,
+            rotated: Buffer::zeroed(shape.kv_heads * shape.padded_dim(), "keys")?,
+        })
     }
 
     /// Its sizes.
@@ -117,24 +146,36 @@ impl KvPool {
         &self.shape
     }
 
+    /// How numbers are stored.
+    pub fn precision(&self) -> KvPrecision {
+        self.precision
+    }
+
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
-        self.keys.bytes() + self.values.bytes()
+        self.data.bytes()
     }
 
-    /// Keys of a block, `[head_dim][padded tokens]`.
-    pub(super) fn keys(&self, layer: usize, block: BlockId, head: usize) -> &[f32] {
-        let len = self.shape.key_len();
-        &self.keys.as_slice()[self.shape.index(layer, block, head) * len..][..len]
+    /// All of it, as it lies in memory.
+    pub fn as_bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(self.data.as_slice())
     }
 
-    /// Values of a block, `[tokens][padded dim]`.
-    pub(super) fn values(&self, layer: usize, block: BlockId, head: usize) -> &[f32] {
-        let len = self.shape.value_len();
-        &self.values.as_slice()[self.shape.index(layer, block, head) * len..][..len]
+    /// Where the parts of a block's head lie.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    /// Writes the rows' keys, rotated to their positions, and values into their slots.
+    /// The start of a head's part of a block, which is laid out as [`layout`](Self::layout) says.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub(super) fn block(&self, layer: usize, block: BlockId, head: usize) -> *const u8 {
+        let start = offset(&self.shape, &self.layout, (layer, block, head));
+        self.as_bytes()[start..].as_ptr()
+    }
+
+    /// Writes the rows' keys, rotated to their positions, and values into their slots, and touches no other.
     ///
     /// `qkv` has keys from column `key` on and values from column `value` on, head after head.
     ///
@@ -146,53 +187,170 @@ impl KvPool {
         layer: usize,
         slots: &[RowSlot],
         qkv: Matrix<'_>,
-        (key, value): (usize, usize),
+        columns: (usize, usize),
         rope: &Rope,
     ) {
-        let shape = self.shape;
-        let (dim, tokens, padded) = (shape.head_dim, shape.padded_tokens(), shape.padded_dim());
-        let keys = Heads(self.keys.as_mut_slice().as_mut_ptr());
-        let values = Heads(self.values.as_mut_slice().as_mut_ptr());
-        let head = |head: usize| {
-            for (row, at) in slots.iter().enumerate() {
-                assert!(at.slot < shape.block_tokens);
-                let index = shape.index(layer, at.block, head);
-                let row = qkv.row(row);
-                // SAFETY: `index` is checked, so both slices lie in the pool. They belong to one head, and only one
-                // task writes to a head, whatever blocks the slots name.
-                let (keys, values) = unsafe {
-                    (
-                        keys.part(index, shape.key_len()),
-                        values.part(index, shape.value_len()),
-                    )
-                };
-                rope.rotate(at.position, &row[key + head * dim..][..dim], |d, x| {
-                    keys[d * tokens + at.slot] = x;
-                });
-                values[at.slot * padded..][..dim]
-                    .copy_from_slice(&row[value + head * dim..][..dim]);
+        let (shape, precision, layout) = (self.shape, self.precision, self.layout);
+        let data = Start(self.data.as_mut_slice().as_mut_ptr().cast());
+        let rotated = Start(self.rotated.as_mut_slice().as_mut_ptr().cast());
+        let isa = compute.isa;
+        // Keys and values are tasks of their own.
+        let task = |task: usize| {
+            let rows = Rows {
+                shape: &shape,
+                precision,
+                layout: &layout,
+                data: &data,
+                rotated: &rotated,
+                layer,
+                head: task / 2,
+                slots,
+                qkv,
+                columns,
+                rope,
+            };
+            // SAFETY: the pool and the keys' room are as the shape and the layout say and borrowed mutably; a head's keys,
+            // and its values, are written by one task.
+            unsafe {
+                match task % 2 {
+                    0 => dispatch!(isa, write_keys(rows: Rows<'_>)),
+                    _ => dispatch!(isa, write_values(rows: Rows<'_>)),
+                }
             }
         };
         if slots.len() < PARALLEL_ROWS {
-            (0..shape.kv_heads).for_each(head);
+            (0..2 * shape.kv_heads).for_each(task);
         } else {
-            compute.pool.run(shape.kv_heads, &|task, _| head(task));
+            compute.pool.run(2 * shape.kv_heads, &|i, _| task(i));
         }
     }
 }
 
-/// The start of a pool that tasks write to, each to its own heads.
-struct Heads(*mut f32);
+fn offset(
+    shape: &KvShape,
+    layout: &Layout,
+    (layer, block, head): (usize, BlockId, usize),
+) -> usize {
+    assert!(layer < shape.layers && (block as usize) < shape.blocks && head < shape.kv_heads);
+    ((layer * shape.blocks + block as usize) * shape.kv_heads + head) * layout.len
+}
 
-// SAFETY: see `part`, the only way to the floats.
-unsafe impl Sync for Heads {}
+/// What tasks write to, each to its own part.
+struct Start(*mut u8);
 
-impl Heads {
+// SAFETY: tasks write through the pointer to parts of their own; see `Rows`.
+unsafe impl Sync for Start {}
+
+/// One head of a step's rows.
+struct Rows<'a> {
+    shape: &'a KvShape,
+    precision: KvPrecision,
+    layout: &'a Layout,
+    data: &'a Start,
+    rotated: &'a Start,
+    layer: usize,
+    head: usize,
+    slots: &'a [RowSlot],
+    qkv: Matrix<'a>,
+    columns: (usize, usize),
+    rope: &'a Rope,
+}
+
+impl Rows<'_> {
+    /// The part of the pool that a slot names, from byte `part` on.
+    ///
     /// # Safety
-    /// Floats `index * len..(index + 1) * len` are in the pool and not otherwise in use.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn part(&self, index: usize, len: usize) -> &mut [f32] {
-        // SAFETY: the caller's word.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(index * len), len) }
+    /// The pool is as shape and layout say.
+    #[inline(always)]
+    unsafe fn at<T>(&self, slot: &RowSlot, part: usize) -> *mut T {
+        assert!(slot.slot < self.shape.block_tokens);
+        let start = offset(self.shape, self.layout, (self.layer, slot.block, self.head));
+        // SAFETY: `offset` checks.
+        unsafe { self.data.0.add(start + part).cast() }
+    }
+}
+
+/// # Safety
+/// The pool is as the shape and the layout say, and nobody else uses this head's keys or its row of `rotated`.
+#[inline(always)]
+unsafe fn write_keys<V: Lanes>(rows: Rows<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        match rows.precision {
+            KvPrecision::Fp32 => write_keys_as::<f32>(&rows),
+            KvPrecision::Bf16 => write_keys_as::<bf16>(&rows),
+            KvPrecision::Fp16 => write_keys_as::<f16>(&rows),
+            KvPrecision::Int8 => write_keys_as::<i8>(&rows),
+        }
+    }
+}
+
+/// # Safety
+/// See [`write_keys`]; the pool stores E.
+#[inline(always)]
+unsafe fn write_keys_as<E: Stored>(rows: &Rows<'_>) {
+    let (dim, stride) = (rows.shape.head_dim, rows.shape.padded_tokens());
+    let padded = rows.shape.padded_dim();
+    // SAFETY: `rotated` has a row for each head, and this is its only user.
+    let rotated = unsafe {
+        let row = rows.rotated.0.cast::<f32>().add(rows.head * padded);
+        std::slice::from_raw_parts_mut(row, dim)
+    };
+    for (row, slot) in rows.slots.iter().enumerate() {
+        let x = &rows.qkv.row(row)[rows.columns.0 + rows.head * dim..][..dim];
+        rows.rope.rotate(slot.position, x, rotated);
+        let scale = E::scale(rotated);
+        let inverse = 1.0 / scale;
+        // SAFETY: the slot is below `block_tokens`, its keys are `dim` numbers `stride` apart.
+        unsafe {
+            let mut key = rows.at::<E>(slot, 0).add(slot.slot);
+            for &x in &*rotated {
+                *key = E::encode(x, inverse);
+                key = key.wrapping_add(stride);
+            }
+            if E::SCALED {
+                *rows.at::<f32>(slot, rows.layout.key_scales).add(slot.slot) = scale;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`write_keys`], with values.
+#[inline(always)]
+unsafe fn write_values<V: Lanes>(rows: Rows<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        match rows.precision {
+            KvPrecision::Fp32 => write_values_as::<f32>(&rows),
+            KvPrecision::Bf16 => write_values_as::<bf16>(&rows),
+            KvPrecision::Fp16 => write_values_as::<f16>(&rows),
+            KvPrecision::Int8 => write_values_as::<i8>(&rows),
+        }
+    }
+}
+
+/// # Safety
+/// See [`write_values`]; the pool stores E.
+#[inline(always)]
+unsafe fn write_values_as<E: Stored>(rows: &Rows<'_>) {
+    let (dim, padded) = (rows.shape.head_dim, rows.shape.padded_dim());
+    for (row, slot) in rows.slots.iter().enumerate() {
+        let x = &rows.qkv.row(row)[rows.columns.1 + rows.head * dim..][..dim];
+        let scale = E::scale(x);
+        let inverse = 1.0 / scale;
+        // SAFETY: the slot is below `block_tokens`, its values are `padded` numbers from there on.
+        unsafe {
+            let values = rows.at::<E>(slot, rows.layout.values);
+            let values = std::slice::from_raw_parts_mut(values.add(slot.slot * padded), dim);
+            for (value, &x) in values.iter_mut().zip(x) {
+                *value = E::encode(x, inverse);
+            }
+            if E::SCALED {
+                *rows
+                    .at::<f32>(slot, rows.layout.value_scales)
+                    .add(slot.slot) = scale;
+            }
+        }
     }
 }

@@ -17,10 +17,18 @@ pub(super) const LANES: usize = 16;
 pub(super) trait Lanes: Copy {
     /// Whether 24 accumulators of 16 lanes stay in registers (6 otherwise).
     const WIDE: bool;
+    /// Queries that attention takes at once, at most 6.
+    const TILE: usize;
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
     unsafe fn store(self, p: *mut f32);
+    /// Sixteen bfloat16 numbers, by their bits.
+    unsafe fn load_bf16(p: *const u16) -> Self;
+    /// Sixteen IEEE halves, by their bits.
+    unsafe fn load_f16(p: *const u16) -> Self;
+    /// Sixteen integers.
+    unsafe fn load_i8(p: *const i8) -> Self;
     /// `self * b + c`, rounded once.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
@@ -35,6 +43,12 @@ pub(super) trait Lanes: Copy {
     unsafe fn round(self) -> Self;
     /// 2 to the power of integers from -126 to 127.
     unsafe fn exp2_integer(self) -> Self;
+    /// `p`, in a way that makes the compiler read again what it points to. Where registers are few it would otherwise keep
+    /// what it has read before, and move accumulators to memory for that.
+    #[inline(always)]
+    fn read_again<T>(p: *const T) -> *const T {
+        p
+    }
     /// A hint that the line at `p` will be read soon; `p` need not be valid.
     unsafe fn prefetch(p: *const f32);
 
@@ -107,6 +121,7 @@ pub(super) struct Zmm(pub(super) __m512);
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Lanes for Zmm {
     const WIDE: bool = true;
+    const TILE: usize = 6;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -119,6 +134,24 @@ impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         unsafe { _mm512_storeu_ps(p, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self {
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        unsafe {
+            let wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()));
+            Self(_mm512_cvtepi32_ps(wide))
+        }
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
@@ -176,6 +209,15 @@ pub(super) struct Ymm2(pub(super) __m256, pub(super) __m256);
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Lanes for Ymm2 {
     const WIDE: bool = false;
+    const TILE: usize = 6;
+
+    #[inline(always)]
+    fn read_again<T>(mut p: *const T) -> *const T {
+        unsafe {
+            std::arch::asm!("/* {0} */", inout(reg) p, options(nomem, nostack, preserves_flags));
+        }
+        p
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -191,6 +233,34 @@ impl Lanes for Ymm2 {
         unsafe {
             _mm256_storeu_ps(p, self.0);
             _mm256_storeu_ps(p.add(8), self.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        unsafe {
+            let a = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            let b = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast()));
+            Self(
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b)),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self {
+        unsafe {
+            Self(
+                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        unsafe {
+            let a = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()));
+            let b = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()));
+            Self(_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b))
         }
     }
     #[inline(always)]
@@ -267,6 +337,8 @@ impl Array {
 
 impl Lanes for Array {
     const WIDE: bool = false;
+    // Nothing is kept in registers anyway.
+    const TILE: usize = 1;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -281,6 +353,23 @@ impl Lanes for Array {
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: the caller's pointer is valid for 16 floats.
         unsafe { p.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: the caller's pointer is valid for 16 numbers.
+        let x = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        Self(x.map(|x| f32::from_bits(u32::from(x) << 16)))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self {
+        // SAFETY: the caller's pointer is valid for 16 numbers.
+        let x = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        Self(x.map(|x| half::f16::from_bits(x).to_f32()))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller's pointer is valid for 16 integers.
+        Self(unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from))
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {

@@ -5,7 +5,7 @@
 //! this module and in the pool.
 //!
 //! Reading order: [`isa`], `lanes`, [`matrix`], [`panels`], [`gemm`], `dots`, [`quantized_rows`], [`quantized_weights`],
-//! [`quantized_gemm`], [`norm`], [`activation`], [`rope`], [`kv`], [`attention`], `attend`.
+//! [`quantized_gemm`], [`norm`], [`activation`], [`rope`], `stored`, [`kv`], [`attention`], `attend`.
 
 #![allow(
     clippy::needless_range_loop,
@@ -27,6 +27,7 @@ pub mod quantized_gemm;
 pub mod quantized_rows;
 pub mod quantized_weights;
 pub mod rope;
+mod stored;
 
 use isa::Isa;
 

@@ -3,8 +3,10 @@
 /// Sines and cosines of every position.
 #[derive(Debug)]
 pub struct Rope {
-    /// `[positions][half]` of (cos, sin).
-    table: Vec<(f32, f32)>,
+    /// `[positions][half]`.
+    cos: Vec<f32>,
+    /// `[positions][half]`.
+    sin: Vec<f32>,
     half: usize,
 }
 
@@ -16,36 +18,34 @@ impl Rope {
     /// another angle.
     pub fn new(inverse_frequencies: &[f32], positions: usize) -> Self {
         let angle = |position: usize, f: f32| f64::from(position as f32 * f);
-        let pair = |(sin, cos): (f64, f64)| (cos as f32, sin as f32);
-        let table = (0..positions)
-            .flat_map(|p| {
-                inverse_frequencies
-                    .iter()
-                    .map(move |&f| pair(angle(p, f).sin_cos()))
-            })
-            .collect();
+        let (sin, cos) = (0..positions)
+            .flat_map(|p| inverse_frequencies.iter().map(move |&f| angle(p, f)))
+            .map(f64::sin_cos)
+            .map(|(sin, cos)| (sin as f32, cos as f32))
+            .unzip();
         Self {
-            table,
+            cos,
+            sin,
             half: inverse_frequencies.len(),
         }
     }
 
-    /// Calls `out(d, value)` for each dimension d of the head `x`, rotated to `position`.
+    /// Writes the head `x`, rotated to `position`, to `out`.
     ///
     /// # Panics
-    /// If the position is outside the tables or the head is narrower than what rotates.
+    /// If the position is outside the tables, the head narrower than what rotates, or `out` not as wide as the head.
     #[inline(always)]
-    pub(super) fn rotate(&self, position: usize, x: &[f32], mut out: impl FnMut(usize, f32)) {
+    pub(super) fn rotate(&self, position: usize, x: &[f32], out: &mut [f32]) {
         let half = self.half;
-        let angles = &self.table[position * half..][..half];
-        let (rotating, rest) = x.split_at(2 * half);
-        let (low, high) = rotating.split_at(half);
-        for (j, ((&a, &b), &(cos, sin))) in low.iter().zip(high).zip(angles).enumerate() {
-            out(j, a * cos - b * sin);
-            out(j + half, b * cos + a * sin);
-        }
-        for (j, &a) in rest.iter().enumerate() {
-            out(2 * half + j, a);
+        let cos = &self.cos[position * half..][..half];
+        let sin = &self.sin[position * half..][..half];
+        out[2 * half..].copy_from_slice(&x[2 * half..]);
+        let (low, high) = x[..2 * half].split_at(half);
+        let (out_low, out_high) = out[..2 * half].split_at_mut(half);
+        for j in 0..half {
+            let (a, b) = (low[j], high[j]);
+            out_low[j] = a * cos[j] - b * sin[j];
+            out_high[j] = b * cos[j] + a * sin[j];
         }
     }
 }
