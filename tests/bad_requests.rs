@@ -1,11 +1,10 @@
 //! Bad input gets its own error, and nothing else is disturbed.
 
+use code_explainer::engine::fake::FakeControl;
 use code_explainer_client::proto::ExplainRequest;
 use code_explainer_client::proto::explain_stream_response::Event;
 use tonic::Code;
 use tonic_types::StatusExt;
-
-use code_explainer::engine::fake::FakeControl;
 
 use crate::common::server::TestServer;
 use crate::common::stream::{TestStream, is_accepted, is_last, item};

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use super::config::ModelConfig;
 use super::digest::digest;
+use super::dtype::DType;
 use super::error::WeightsError;
 use super::file::{MappedFile, read_small};
 use super::gguf::{GgufModel, Metadata, read_model, without_tensors};
