@@ -154,7 +154,11 @@ unsafe fn tile<D: Dots, const FOUR: bool, const R: usize, const C: usize>(
     first: usize,
     column: usize,
 ) {
+    // Bytes ahead of the stream to fetch: about 200 ns at the memory's speed.
+    const AHEAD: usize = 4096;
     let bits = if FOUR { Bits::Four } else { Bits::Eight };
+    // The first tile is the one that finds the strip in memory; the others find it in the caches.
+    let fetch = first == 0 && column == 0;
     // SAFETY: all offsets stay within the rows, the strip and the columns of the contract; a prefetch may point anywhere.
     unsafe {
         let mut sums = [[D::Floats::splat(0.0); C]; R];
@@ -171,6 +175,11 @@ unsafe fn tile<D: Dots, const FOUR: bool, const R: usize, const C: usize>(
         let mut words = x.add(block.groups * D::GROUP_BYTES / 4);
         let mut w = block.w;
         for _ in 0..block.groups {
+            if fetch {
+                for line in 0..bits.block() / 64 {
+                    D::Floats::prefetch(w.wrapping_add(AHEAD + line * 64).cast());
+                }
+            }
             let metas = w.add(bits.weights()).cast::<u32>().add(column);
             let dots = D::group::<FOUR, R, C>(Operands {
                 bytes,
@@ -183,14 +192,16 @@ unsafe fn tile<D: Dots, const FOUR: bool, const R: usize, const C: usize>(
             for c in 0..C {
                 let scale = D::scales(metas.add(c * LANES));
                 for r in 0..R {
-                    let factor = D::Floats::splat(*words.add(r * block.x_stride));
+                    let words = words.add(r.wrapping_mul(block.x_stride));
+                    let factor = D::Floats::splat(*words);
                     let product = dots[r][c].to_floats().mul(scale);
                     sums[r][c] = product.fma(factor, sums[r][c]);
                 }
                 if FOUR {
                     let min = D::halves(minimums.add(c * LANES));
                     for r in 0..R {
-                        let total = D::Floats::splat(*words.add(r * block.x_stride + 2));
+                        let words = words.add(r.wrapping_mul(block.x_stride));
+                        let total = D::Floats::splat(*words.add(2));
                         sums[r][c] = min.fma(total, sums[r][c]);
                     }
                 }

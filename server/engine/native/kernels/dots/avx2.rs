@@ -36,7 +36,7 @@ unsafe fn splat_four(p: *const u8) -> __m256i {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dots for Avx2 {
     type Floats = Ymm2;
-    const TILE_ROWS: [usize; 2] = [2, 4];
+    const TILE_ROWS: [usize; 2] = [2, 3];
     const WIDE: bool = false;
     const GROUP_BYTES: usize = 3 * GROUP;
 

@@ -100,14 +100,14 @@ impl Operands {
     #[inline(always)]
     unsafe fn bytes(&self, row: usize) -> *const u8 {
         // SAFETY: the row is one of the tile's.
-        unsafe { self.bytes.add(row * self.row_bytes) }
+        unsafe { self.bytes.add(row.wrapping_mul(self.row_bytes)) }
     }
 
     /// The group's zero point in row `row`.
     #[inline(always)]
     unsafe fn zero(&self, row: usize) -> i32 {
         // SAFETY: the row is one of the tile's.
-        unsafe { self.zero.byte_add(row * self.row_bytes).read_unaligned() }
+        unsafe { (self.zero.byte_add(row.wrapping_mul(self.row_bytes))).read_unaligned() }
     }
 
     /// The weights of 16 columns and four inputs (eight in 4 bits).
