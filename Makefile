@@ -11,7 +11,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench fuzz image reference clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench fuzz image reference check-cuda clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,8 +54,12 @@ image: ## build the container image with docker, podman or buildah; IMAGE=name:t
 reference: setup-run ## make tests/data again with transformers and PyTorch (several GB)
 	@scripts/reference.sh
 
+check-cuda: setup-run ## build with CUDA graphs against the CUDA build of libtorch, no GPU needed (6 GB)
+	@scripts/check-cuda.sh
+
 clean: ## remove what was compiled
 	cargo clean
+	rm -rf .cuda/target
 
 distclean: clean ## remove also what was fetched
-	rm -rf .libtorch models .venv .venv-reference .tools tests/clients/node/node_modules
+	rm -rf .libtorch .cuda models .venv .venv-reference .tools tests/clients/node/node_modules

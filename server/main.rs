@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use code_explainer::config::{Command, Config, QuantizeConfig};
-use code_explainer::model::Model;
+use code_explainer::config::{Command, Config, ExportConfig, LogFormat, QuantizeConfig};
+use code_explainer::model::{Model, export};
 use code_explainer::quantize::{QuantizeError, quantize};
 use code_explainer::run::RunError;
 use code_explainer::{Listeners, run, telemetry};
@@ -28,6 +28,24 @@ fn main() -> ExitCode {
     match command {
         Command::Serve(config) => start(*config),
         Command::Quantize(config) => quantize_files(&config),
+        Command::Export(config) => write_module(&config),
+    }
+}
+
+fn write_module(config: &ExportConfig) -> ExitCode {
+    if let Err(error) = telemetry::init_log("info", LogFormat::Text) {
+        eprintln!("code-explainer-server: {error}");
+        return BAD_SETTING.into();
+    }
+    match export(config) {
+        Ok(()) => {
+            tracing::info!(module = %config.torchscript.display(), "written");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            NO_MODEL.into()
+        }
     }
 }
 

@@ -25,6 +25,7 @@ const INTER_TOKEN: &str = "code_explainer_inter_token_latency_seconds";
 const QUEUE_TIME: &str = "code_explainer_queue_seconds";
 const TOKENS: &str = "code_explainer_tokens_total";
 const STEP: &str = "code_explainer_step_duration_seconds";
+const GRAPH_STEPS: &str = "code_explainer_graph_steps_total";
 const STEP_SEQUENCES: &str = "code_explainer_step_sequences";
 const QUEUE_DEPTH: &str = "code_explainer_queue_depth";
 const RUNNING: &str = "code_explainer_running_sequences";
@@ -89,6 +90,7 @@ pub struct Metrics {
     preemptions: Counter,
     step: Histogram,
     step_sequences: Histogram,
+    graph_steps: [Counter; 2],
     streams: Gauge,
     scraped: Scraped,
     items_report: Mutex<ItemTotals>,
@@ -193,6 +195,8 @@ impl Metrics {
             preemptions: counter(r, PREEMPTIONS, &[]),
             step: histogram(r, STEP, &[]),
             step_sequences: histogram(r, STEP_SEQUENCES, &[]),
+            graph_steps: ["replayed", "bypassed"]
+                .map(|result| counter(r, GRAPH_STEPS, &[("result", result)])),
             streams: gauge(r, STREAMS, &[]),
             scraped: Scraped {
                 hit_ratio: gauge(r, CACHE_HIT_RATIO, &[]),
@@ -249,6 +253,9 @@ impl Metrics {
     pub fn step(&self, step: &StepReport) {
         self.step.record(step.duration.as_secs_f64());
         self.step_sequences.record(step.sequences as f64);
+        let [replayed, bypassed] = &self.graph_steps;
+        replayed.increment(step.graph_steps.replayed);
+        bypassed.increment(step.graph_steps.bypassed);
         self.prefill_tokens.increment(step.prefill_tokens as u64);
         self.decode_tokens.increment(step.decode_tokens as u64);
         self.generated_tokens
@@ -438,6 +445,10 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             PREEMPTIONS,
             "sequences that gave their KV blocks to older ones and were computed again",
+        ),
+        (
+            GRAPH_STEPS,
+            "steps of CUDA by result: replayed from a graph, or bypassed as they fit none",
         ),
         (CACHE_LOOKUPS, "cache look-ups by result"),
         (REDIS_ERRORS, "operations that Redis failed to do in time"),

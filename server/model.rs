@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, ExportConfig};
 use crate::engine::{
     Backend, BackendInfo, DeviceSpec, EngineError, EngineKind, EngineOptions, KvPrecision,
     Precision, native, torch,
@@ -194,9 +194,7 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
         DeviceSpec::Cuda(_) => true,
         DeviceSpec::Auto => {
             // What only the native engine has stays on the CPU.
-            let native = engine.engine == EngineKind::Native
-                || matches!(wishes.precision, Some(Precision::Int8 | Precision::Int4))
-                || matches!(files, Files::Packed(_));
+            let native = engine.engine == EngineKind::Native || matches!(files, Files::Packed(_));
             cuda_devices > 0 && !native
         }
         DeviceSpec::Cpu => false,
@@ -209,7 +207,12 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
             memory: memory / engines.len().max(1) as u64,
         }
     };
-    let native = (engines.iter()).all(|engine| engine.engine != EngineKind::Eager);
+    let native = (engines.iter())
+        .all(|engine| matches!(engine.engine, EngineKind::Auto | EngineKind::Native));
+    let module = engines.first().and_then(|engine| match &engine.engine {
+        EngineKind::TorchScript(path) => torch::module_precision(path),
+        _ => None,
+    });
     let config = files.config();
     let quantized = native && wishes.precision != Some(Precision::Fp32);
     let bytes = match engines.first().and_then(|engine| engine.kv_precision) {
@@ -220,7 +223,7 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
     };
     let facts = ModelFacts {
         four_bits: matches!(files, Files::Checkpoint(c) if c.is_in_four_bits()),
-        packed: files.packed_precision(),
+        packed: module.or(files.packed_precision()),
         kv_token_bytes: (config.layers * config.kv_heads * config.head_dim * 2 * bytes) as u64,
         parameters: files.parameters(),
         context_length: config.context_length,
@@ -260,24 +263,39 @@ pub fn together(engines: Vec<BackendInfo>) -> Result<BackendInfo, ModelError> {
     Ok(all)
 }
 
+/// Writes a model as a TorchScript module.
+///
+/// # Errors
+/// [`ModelError`] names the file and what is wrong with it.
+pub fn export(config: &ExportConfig) -> Result<(), ModelError> {
+    let checkpoint = Checkpoint::open(&config.model)?;
+    torch::export_torchscript(
+        &checkpoint,
+        config.device,
+        config.precision,
+        &config.torchscript,
+    )?;
+    Ok(())
+}
+
 /// The engine that `options` ask for. `auto` is the native one for fp32, int8 and int4 on the CPU, and libtorch's
-/// otherwise; int8 and int4 run on the CPU alone, so for them a device that is `auto` is the CPU.
+/// otherwise; a packed model runs on the CPU alone, so for it a device that is `auto` is the CPU.
 fn backend(files: &Files, options: &EngineOptions) -> Result<Box<dyn Backend>, EngineError> {
     let packed = matches!(files, Files::Packed(_));
     let fits_native = match (options.precision, options.device) {
         (_, DeviceSpec::Auto | DeviceSpec::Cpu) if packed => true,
-        (Some(Precision::Int8 | Precision::Int4), DeviceSpec::Auto | DeviceSpec::Cpu) => true,
-        (None | Some(Precision::Fp32), DeviceSpec::Cpu) => true,
-        (None | Some(Precision::Fp32), DeviceSpec::Auto) => torch::cuda_devices() == 0,
         (_, DeviceSpec::Cuda(_)) | (Some(Precision::Bf16 | Precision::Fp16), _) => false,
+        (_, DeviceSpec::Cpu) => true,
+        (_, DeviceSpec::Auto) => torch::cuda_devices() == 0,
     };
-    let native = match options.engine {
-        EngineKind::Auto => fits_native,
-        EngineKind::Native => true,
-        EngineKind::Eager => false,
+    let (native, engine) = match options.engine {
+        EngineKind::Auto if fits_native => (true, "native"),
+        EngineKind::Native => (true, "native"),
+        EngineKind::Auto | EngineKind::Eager => (false, "eager"),
+        EngineKind::TorchScript(_) => (false, "torchscript"),
     };
     tracing::info!(
-        engine = if native { "native" } else { "eager" },
+        engine,
         device = %options.device,
         "loading the weights"
     );

@@ -22,7 +22,7 @@ pub enum Machine {
 pub struct ModelFacts {
     /// Most weights lie in its files as blocks of 4 bits that the native engine uses as they are.
     pub four_bits: bool,
-    /// The precision that its files are packed in, if they are.
+    /// The precision that its files are packed in, or its TorchScript module is, if they are.
     pub packed: Option<Precision>,
     /// Bytes of keys and values of a token, in the precision that the KV cache has.
     pub kv_token_bytes: u64,

@@ -41,7 +41,12 @@ mod shutdown;
 mod streaming;
 mod tokenizer_files;
 mod tokenizer_parity;
+#[cfg(feature = "cuda")]
+mod torch_cuda;
 mod torch_engine;
+mod torch_graphs;
+mod torch_quantized;
+mod torchscript;
 mod traces;
 mod weights_bad_directories;
 mod weights_config;

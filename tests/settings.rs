@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use code_explainer::config::{Command, QuantizeConfig};
-use code_explainer::engine::Precision;
+use code_explainer::engine::{EngineKind, Precision};
 
 use crate::common::programs::{output, server};
 use crate::common::server::config;
@@ -100,21 +100,45 @@ fn a_variable_is_below_the_flag_and_above_the_file() {
 }
 
 #[test]
-fn int8_and_int4_are_for_the_native_engine_on_the_cpu() {
+fn engines_and_precisions_go_together_or_are_refused() {
     for (precision, value) in [("int8", Precision::Int8), ("int4", Precision::Int4)] {
-        for rest in [&["--engine", "native"][..], &["--device", "cpu"], &[]] {
+        for rest in [
+            &["--engine", "native"][..],
+            &["--engine", "eager"],
+            &["--device", "cuda:1"],
+            &[],
+        ] {
             let config = config(&[&["--precision", precision], rest].concat());
             assert_eq!(config.engine.precision, Some(value));
         }
-        for (flag, other, says) in [
-            ("--engine", "eager", "--engine eager does not run"),
-            ("--device", "cuda", "runs on the CPU only"),
-        ] {
-            let error = command(&["serve", "--precision", precision, flag, other]);
-            let error = error.expect_err("refused");
-            let error = error.to_string();
-            assert!(error.contains(says) && error.contains(precision), "{error}");
-        }
+    }
+    for (rest, says) in [
+        (&["native", "--device", "cuda"][..], "runs on the CPU only"),
+        (&["native", "--precision", "bf16"], "fp32, int8 and int4"),
+        (&["torchscript"], "torchscript:PATH"),
+        (&["torchscript:"], "needs a module"),
+        (&["eager", "module.pt"], "unknown engine"),
+    ] {
+        let error = command(&[&["serve", "--engine"], rest].concat()).expect_err("refused");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_module_is_named_in_one_word_or_two() {
+    let expected = EngineKind::TorchScript("some/module.pt".into());
+    for args in [
+        &["--engine", "torchscript", "some/module.pt"][..],
+        &["--engine", "torchscript:some/module.pt"],
+        &[
+            "--engine",
+            "torchscript",
+            "some/module.pt",
+            "--optimize",
+            "off",
+        ],
+    ] {
+        assert_eq!(config(args).engine.engine, expected, "{args:?}");
     }
 }
 
@@ -131,13 +155,6 @@ fn quantization_is_a_precision_and_must_not_contradict_another() {
             let error = error.expect_err("refused").to_string();
             assert!(error.contains(name) && error.contains(precision), "{error}");
         }
-        let error = command(&["serve", "--quantization", name, "--engine", "eager"]);
-        assert!(
-            error
-                .expect_err("refused")
-                .to_string()
-                .contains("--engine eager")
-        );
     }
     let error = command(&["serve", "--quantization", "fp16"]).expect_err("refused");
     assert!(

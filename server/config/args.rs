@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::export_args::ExportArgs;
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
 use super::{Config, LogFormat, Secret};
@@ -52,6 +53,16 @@ pub(super) enum CliCommand {
         Exit codes: 0 when the directory is there, 64 for a bad setting or an OUT that is taken, 66 for a model that \
         cannot be loaded or quantized, 1 for anything else, such as a full disk. Unless it ends with 0, nothing is at OUT.")]
     Quantize(QuantizeArgs),
+
+    /// Trace a model and write it as a TorchScript module, which `serve --engine torchscript` runs
+    ///
+    /// One module serves prompts and answers of any length and number. It needs its model at `serve` too, for the
+    /// tokenizer, and serves no other.
+    #[command(
+        after_help = "Exit codes: 0 when the module is there, 64 for a bad setting, 66 for a model that cannot be \
+        loaded or a module that cannot be written."
+    )]
+    Export(ExportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -313,8 +324,9 @@ impl ServeArgs {
                 model.threads
             ));
         }
+        let engine = model.engine()?;
         let wishes = Wishes {
-            precision: model.precision()?,
+            precision: model.precision(&engine)?,
             kv_cache_tokens: model.kv_cache_tokens,
             batch_size: limits.batch_size,
             step_tokens: limits.step_tokens,
@@ -362,7 +374,7 @@ impl ServeArgs {
             optimize: (model.optimize == Optimize::On).then_some(wishes),
             devices: model.device,
             engine: EngineOptions {
-                engine: model.engine,
+                engine,
                 device: DeviceSpec::Auto,
                 cpu_share: CpuShare::WHOLE,
                 precision: fixed.precision,

@@ -2,6 +2,7 @@
 //! parts.
 
 mod args;
+mod export_args;
 mod model_args;
 mod quantize_args;
 
@@ -15,7 +16,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::cache::CacheConfig;
-use crate::engine::{Devices, EngineOptions};
+use crate::engine::{DeviceSpec, Devices, EngineOptions, Precision};
 use crate::optimize::Wishes;
 use crate::request::RequestLimits;
 use crate::scheduler::SchedulerOptions;
@@ -36,6 +37,8 @@ pub enum Command {
     Serve(Box<Config>),
     /// Quantize a model's files.
     Quantize(QuantizeConfig),
+    /// Write a model as a TorchScript module.
+    Export(ExportConfig),
 }
 
 /// Everything that `quantize` needs.
@@ -47,6 +50,19 @@ pub struct QuantizeConfig {
     pub input: PathBuf,
     /// The directory to write.
     pub output: PathBuf,
+}
+
+/// Everything that `export` needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportConfig {
+    /// Where the module goes.
+    pub torchscript: PathBuf,
+    /// Where the model lies.
+    pub model: PathBuf,
+    /// What traces it.
+    pub device: DeviceSpec,
+    /// `None`: the device's own.
+    pub precision: Option<Precision>,
 }
 
 /// Everything that `serve` needs; every value is valid.
@@ -118,6 +134,7 @@ impl Command {
                 .map(|config| Self::Serve(Box::new(config)))
                 .map_err(|problem| Cli::command().error(ErrorKind::ValueValidation, problem)),
             CliCommand::Quantize(args) => Ok(Self::Quantize(args.validate())),
+            CliCommand::Export(args) => Ok(Self::Export(args.validate())),
         }
     }
 }

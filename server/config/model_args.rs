@@ -6,12 +6,15 @@ use clap::Args;
 
 use crate::engine::{Devices, EngineKind, KvPrecision, Precision};
 
+/// Where `make setup` puts the model.
+pub(super) const DEFAULT_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
     /// A GGUF file, a Hugging Face directory (config.json, safetensors, tokenizer.json), or a directory that
     /// `code-explainer-server quantize` has written
     #[arg(long, env = "CODE_EXPLAINER_MODEL", value_name = "PATH")]
-    #[arg(default_value = "models/SmolLM2-135M-Instruct.Q4_1.gguf")]
+    #[arg(default_value = DEFAULT_MODEL)]
     pub(super) model: PathBuf,
 
     /// Where the model runs: auto (CUDA if there is a device), cpu, cuda, cuda:N. Several engines share one queue: a list
@@ -20,20 +23,21 @@ pub(super) struct ModelArgs {
     #[arg(long, env = "CODE_EXPLAINER_DEVICE", default_value = "auto")]
     pub(super) device: Devices,
 
-    /// Precision of weights and arithmetic: fp32, bf16, fp16, or int8 and int4 (native engine, CPU); by default that of
-    /// a quantized directory, or chosen by --optimize, else fp32 on the CPU and bf16 on CUDA
+    /// Precision of weights and arithmetic: fp32, bf16, fp16, int8 or int4; by default that of a quantized directory, or chosen by --optimize,
+    /// else fp32 on the CPU and bf16 on CUDA
     #[arg(long, env = "CODE_EXPLAINER_PRECISION")]
     pub(super) precision: Option<Precision>,
 
-    /// Quantize the linear weights while they are loaded: int8 or int4 (native engine, CPU). The rest stays in fp32, so
-    /// that with it --precision can only be fp32, or the same as this
+    /// Quantize the linear weights while they are loaded: int8 or int4. The rest stays as it is, so that with it --precision can only be fp32, or the same as this
     #[arg(long, env = "CODE_EXPLAINER_QUANTIZATION", value_parser = quantization)]
     pub(super) quantization: Option<Precision>,
 
     /// What runs the model: native (kernels of our own; fp32, int8 and int4 on the CPU, answers never depend on
-    /// the batch), eager (libtorch's operators; any device; fp32, bf16 and fp16), or auto (native where it can)
+    /// the batch), eager (libtorch's operators; any device and precision), torchscript MODULE (what `export` wrote; also
+    /// written torchscript:MODULE), or auto (native where it can)
     #[arg(long, env = "CODE_EXPLAINER_ENGINE", default_value = "auto")]
-    pub(super) engine: EngineKind,
+    #[arg(num_args = 1..=2, value_names = ["ENGINE", "MODULE"])]
+    pub(super) engine: Vec<String>,
 
     /// Threads that a step of the model may use; 0: one for each core
     #[arg(
@@ -79,8 +83,18 @@ pub(super) enum Optimize {
 }
 
 impl ModelArgs {
-    /// The precision that `--precision` and `--quantization` make together, if engine and device have it.
-    pub(super) fn precision(&self) -> Result<Option<Precision>, String> {
+    /// What runs the model, if the devices have it.
+    pub(super) fn engine(&self) -> Result<EngineKind, String> {
+        let engine: EngineKind =
+            (self.engine.join(":").parse()).map_err(|problem| format!("--engine: {problem}"))?;
+        if engine == EngineKind::Native && self.device.names_cuda() {
+            return Err("--engine native runs on the CPU only; use --engine eager for CUDA".into());
+        }
+        Ok(engine)
+    }
+
+    /// The precision that `--precision` and `--quantization` make together, if the engine has it.
+    pub(super) fn precision(&self, engine: &EngineKind) -> Result<Option<Precision>, String> {
         let precision = match (self.precision, self.quantization) {
             (precision, None) => precision,
             (None | Some(Precision::Fp32), quantization) => quantization,
@@ -92,30 +106,12 @@ impl ModelArgs {
                 ));
             }
         };
-        match (self.engine, precision) {
-            (EngineKind::Native, Some(Precision::Bf16 | Precision::Fp16)) => {
-                return Err(
-                    "--engine native runs fp32, int8 and int4 only; choose one of them as \
-                            --precision, or use --engine eager"
-                        .into(),
-                );
-            }
-            (EngineKind::Eager, Some(precision @ (Precision::Int8 | Precision::Int4))) => {
-                return Err(format!(
-                    "--engine eager does not run {precision}; leave --engine out, or use --engine native"
-                ));
-            }
-            (_, Some(precision @ (Precision::Int8 | Precision::Int4)))
-                if self.device.names_cuda() =>
-            {
-                return Err(format!(
-                    "--precision {precision} runs on the CPU only; use --device cpu, or --precision bf16 for CUDA"
-                ));
-            }
-            _ => {}
-        }
-        if self.engine == EngineKind::Native && self.device.names_cuda() {
-            return Err("--engine native runs on the CPU only; use --engine eager for CUDA".into());
+        if let (EngineKind::Native, Some(Precision::Bf16 | Precision::Fp16)) = (engine, precision) {
+            return Err(
+                "--engine native runs fp32, int8 and int4 only; choose one of them as \
+                        --precision, or use --engine eager"
+                    .into(),
+            );
         }
         Ok(precision)
     }

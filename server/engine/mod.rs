@@ -12,6 +12,7 @@ pub mod sampler;
 pub mod torch;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use devices::{CpuShare, DeviceSpec, Devices};
@@ -35,6 +36,30 @@ pub trait Backend: Send {
     /// # Errors
     /// A failed step leaves the KV contents of the plan's sequences undefined from `past` on, and the backend usable.
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput, EngineError>;
+
+    /// How many steps ran as recorded graphs so far; none for a backend that has no graphs.
+    fn graph_steps(&self) -> GraphSteps {
+        GraphSteps::default()
+    }
+}
+
+/// Steps by whether a recorded graph ran them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GraphSteps {
+    /// A graph ran them.
+    pub replayed: u64,
+    /// They fitted no graph.
+    pub bypassed: u64,
+}
+
+impl GraphSteps {
+    /// What came to it since it was `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            replayed: self.replayed - before.replayed,
+            bypassed: self.bypassed - before.bypassed,
+        }
+    }
 }
 
 /// What a backend has loaded and allocated.
@@ -247,7 +272,7 @@ impl FromStr for KvPrecision {
 }
 
 /// What runs the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineKind {
     /// The native engine where it can, else the eager one.
     Auto,
@@ -255,6 +280,8 @@ pub enum EngineKind {
     Native,
     /// libtorch's operators.
     Eager,
+    /// A module that `export --torchscript` wrote, run by libtorch's interpreter.
+    TorchScript(PathBuf),
 }
 
 impl FromStr for EngineKind {
@@ -265,9 +292,13 @@ impl FromStr for EngineKind {
             "auto" => Ok(Self::Auto),
             "native" => Ok(Self::Native),
             "eager" => Ok(Self::Eager),
-            _ => Err(format!(
-                "unknown engine '{s}': expected auto, native or eager"
-            )),
+            _ => match s.strip_prefix("torchscript:") {
+                Some(path) if !path.is_empty() => Ok(Self::TorchScript(path.into())),
+                Some(_) => Err("torchscript needs a module: torchscript:PATH".to_owned()),
+                None => Err(format!(
+                    "unknown engine '{s}': expected auto, native, eager or torchscript:PATH"
+                )),
+            },
         }
     }
 }
@@ -304,6 +335,14 @@ pub enum EngineError {
     Device {
         /// As asked for.
         device: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A TorchScript module cannot be written, or is not what serves this model.
+    #[error("TorchScript module {}: {reason}", path.display())]
+    Module {
+        /// Its path.
+        path: PathBuf,
         /// Why not.
         reason: String,
     },

@@ -133,9 +133,11 @@ impl Core {
             return None;
         }
         report.count(&steps);
+        let graph_steps = self.backend.graph_steps();
         let began = Instant::now();
         let result = run(&mut *self.backend, &StepPlan { sequences: &steps });
         report.duration = began.elapsed();
+        report.graph_steps = self.backend.graph_steps().since(graph_steps);
         drop(steps);
         match result {
             Ok(output) => {
@@ -261,6 +263,7 @@ impl Core {
             }
             EngineError::Weights(_)
             | EngineError::Device { .. }
+            | EngineError::Module { .. }
             | EngineError::Unrepresentable { .. }
             | EngineError::Plan(_)
             | EngineError::Broken(_)

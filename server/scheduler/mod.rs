@@ -29,7 +29,7 @@ pub use policy::StepLimits;
 pub use sequence::{End, Event, Failure, Job, Ticket};
 pub use thread::Started;
 
-use crate::engine::{Backend, EngineError};
+use crate::engine::{Backend, EngineError, GraphSteps};
 use crate::error::Error;
 use queue::Queue;
 use sequence::Sequence;
@@ -78,6 +78,8 @@ pub struct StepReport {
     pub preempted: usize,
     /// Time that the backend took.
     pub duration: Duration,
+    /// Whether it ran as a recorded graph.
+    pub graph_steps: GraphSteps,
 }
 
 /// The way to the engines. Clones lead to the same ones.

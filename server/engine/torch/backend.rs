@@ -2,19 +2,32 @@
 
 use tch::{Device, Tensor};
 
-use super::batch::{Batch, Outputs};
+use super::batch::{Grouping, Indices, Outputs};
+use super::graphs::{Buckets, Graph, Place, Recorded, Replay, Rerun};
 use super::kv_cache::KvCache;
 use super::model::Model;
+use super::torchscript::Script;
 use crate::engine::sampler::sample;
-use crate::engine::{Backend, BackendInfo, EngineError, StepOutput, StepPlan};
+use crate::engine::{Backend, BackendInfo, BlockId, EngineError, GraphSteps, StepOutput, StepPlan};
 
 /// A model on a device of libtorch. Made by [`load`](super::load()).
 #[derive(Debug)]
 pub struct TorchBackend {
     pub(super) info: BackendInfo,
     pub(super) device: Device,
-    pub(super) model: Model,
+    pub(super) network: Network,
+    /// The pool of `info`, and one block more: padding of recorded steps works there.
     pub(super) cache: KvCache,
+    pub(super) recorded: Option<Box<dyn Replay>>,
+}
+
+/// What computes logits.
+#[derive(Debug)]
+pub(super) enum Network {
+    /// Operator by operator.
+    Eager(Model),
+    /// A traced module.
+    Script(Script),
 }
 
 impl Backend for TorchBackend {
@@ -37,6 +50,13 @@ impl Backend for TorchBackend {
             tokens: tokens.collect(),
         })
     }
+
+    fn graph_steps(&self) -> GraphSteps {
+        let recorded = self.recorded.as_ref();
+        recorded
+            .map(|recorded| recorded.steps())
+            .unwrap_or_default()
+    }
 }
 
 impl TorchBackend {
@@ -57,18 +77,61 @@ impl TorchBackend {
         self.run(plan, Outputs::All)
     }
 
+    /// From now on, steps of at most `most_rows` tokens run on static tensors in buckets, as they do in CUDA graphs, but without
+    /// a recording: what of that can be tested on any device. Only for the eager engine.
+    ///
+    /// # Errors
+    /// See [`Backend::step`].
+    pub fn step_in_buckets(&mut self, most_rows: usize) -> Result<(), EngineError> {
+        self.record::<Rerun>(most_rows, &())
+    }
+
+    /// Records the steps of at most `most_rows` rows.
+    pub(super) fn record<G: Graph + 'static>(
+        &mut self,
+        most_rows: usize,
+        pool: &G::Pool,
+    ) -> Result<(), EngineError> {
+        let Network::Eager(model) = &self.network else {
+            return Ok(());
+        };
+        let _no_grad = tch::no_grad_guard();
+        let info = &self.info;
+        let longest = info.context_length.div_ceil(info.block_tokens);
+        let place = Place {
+            device: self.device,
+            block_tokens: info.block_tokens,
+            scratch: info.blocks as BlockId,
+        };
+        let buckets = Buckets::new(most_rows, longest.min(info.blocks));
+        let recorded = Recorded::<G>::new(model, &self.cache, buckets, place, pool)?;
+        self.recorded = Some(Box::new(recorded));
+        Ok(())
+    }
+
     fn run(&mut self, plan: &StepPlan<'_>, outputs: Outputs) -> Result<Vec<Vec<f32>>, EngineError> {
         plan.check(&self.info)?;
         if plan.sequences.is_empty() {
             return Ok(Vec::new());
         }
         let _no_grad = tch::no_grad_guard();
-        let layout = self.model.layout(self.info.block_tokens, self.device)?;
-        let batch = Batch::new(plan, outputs, layout)?;
-        match self.model.forward(&batch, &mut self.cache)? {
-            Some(logits) => to_rows(&logits),
-            None => Ok(Vec::new()),
-        }
+        let block_tokens = self.info.block_tokens;
+        let logits = match &self.network {
+            Network::Eager(model) => {
+                if let Some(recorded) = &mut self.recorded
+                    && let Some(logits) = recorded.forward(model, &self.cache, plan, outputs)?
+                {
+                    return to_rows(&logits);
+                }
+                let indices = Indices::new(plan, outputs, Grouping::Any, block_tokens);
+                model.forward(&indices.batch(self.device)?, &self.cache)?
+            }
+            Network::Script(script) => {
+                let indices = Indices::new(plan, outputs, Grouping::Two, block_tokens);
+                script.forward(indices.batch(self.device)?, &self.cache)?
+            }
+        };
+        to_rows(&logits)
     }
 }
 

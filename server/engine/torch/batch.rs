@@ -1,12 +1,17 @@
 //! A plan as index tensors: which rows a step has, where their keys and values go, and what each may attend to.
+//!
+//! All numbers of a step lie in one vector, so that one copy brings them to the device, and into the static buffer of a
+//! recorded step. A [`Shape`] tells what lies where. The model takes every size that changes between steps from these
+//! tensors and never from a number of its own: so a trace of it serves every shape.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use crate::engine::{EngineError, SequenceStep, StepPlan};
+use crate::engine::{BlockId, EngineError, SequenceStep, StepPlan};
 
-/// The rows of one step, all sequences' tokens one after the other, and how attention groups them.
-///
-/// The order of rows is not that of the plan: sequences that attend together lie together.
+/// Sequences with at most so many tokens attend together; longer chunks are worth a call of their own.
+const SHORT: usize = 16;
+
+/// The index tensors of one step, all of 64-bit integers.
 #[derive(Debug)]
 pub(super) struct Batch {
     /// Token ids, `[rows]`.
@@ -15,37 +20,41 @@ pub(super) struct Batch {
     pub(super) positions: Tensor,
     /// Where in the flattened KV pool each row goes, `[rows]`.
     pub(super) slots: Tensor,
-    /// Blocks whose first slot is written in this step, `[blocks]`.
-    pub(super) entered_blocks: Option<Tensor>,
-    /// They cover the rows in order.
+    /// For each row, where the groups' attention left its result: groups lie one after the other, `[rows]`.
+    pub(super) order: Tensor,
+    /// Blocks whose first slot is written in this step, `[entered]`.
+    pub(super) entered: Tensor,
+    /// Rows whose logits are wanted, in the order of the plan, `[outputs]`.
+    pub(super) outputs: Tensor,
     pub(super) groups: Vec<Group>,
-    /// Rows whose logits are wanted, in the order of the plan; `None`: of no row.
-    pub(super) outputs: Option<Tensor>,
 }
 
-/// Sequences whose attention is one call: one chunk of a prompt, or several sequences with one token each.
+/// Sequences whose attention is one call.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) sequences: i64,
-    /// Rows of each sequence.
-    pub(super) queries: i64,
-    /// Keys that each row is compared with: the longest sequence's tokens.
-    pub(super) context: i64,
-    /// Blocks of all sequences, equally many of each, `[sequences * blocks]`.
+    /// Rows of the batch, padded with a sequence's first row, `[sequences, queries]`.
+    pub(super) rows: Tensor,
+    /// Their KV blocks, padded with a sequence's first block, `[sequences, blocks]`.
     pub(super) blocks: Tensor,
-    /// 0 where a row may look and minus infinity elsewhere, in the model's precision,
-    /// `[sequences, 1, heads_per_kv_head * queries, context]`; `None`: every row may look everywhere.
-    pub(super) mask: Option<Tensor>,
+    /// 0, 1, 2 and so on: the position of each key, `[blocks * block_tokens]`.
+    pub(super) columns: Tensor,
 }
 
-/// What a batch's tensors depend on beside the plan.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    pub(super) block_tokens: usize,
-    /// Query heads that share a key-value head.
-    pub(super) heads_per_kv_head: i64,
-    pub(super) kind: Kind,
-    pub(super) device: Device,
+/// Sizes of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    pub(super) entered: usize,
+    pub(super) outputs: usize,
+    pub(super) groups: Vec<GroupShape>,
+}
+
+/// Sizes of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct GroupShape {
+    pub(super) sequences: usize,
+    pub(super) queries: usize,
+    pub(super) blocks: usize,
 }
 
 /// Which rows' logits are wanted.
@@ -59,161 +68,294 @@ pub(super) enum Outputs {
     All,
 }
 
-impl Batch {
-    /// The batch of a plan that [`StepPlan::check`] has passed.
-    pub(super) fn new(
-        plan: &StepPlan<'_>,
-        outputs: Outputs,
-        layout: Layout,
-    ) -> Result<Self, EngineError> {
-        let Layout {
-            block_tokens,
-            device,
-            ..
-        } = layout;
-        let tensor = |values: &[i64]| -> Result<Tensor, EngineError> {
-            Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
-        };
-        let mut rows = Rows::default();
-        let mut first_rows = vec![0; plan.sequences.len()];
-        let mut groups = Vec::new();
-        for members in grouped(plan, block_tokens) {
-            let sequences: Vec<_> = members.iter().map(|&m| &plan.sequences[m]).collect();
-            groups.push(Group::new(&sequences, layout)?);
-            for &member in &members {
-                first_rows[member] = rows.tokens.len();
-                rows.push(&plan.sequences[member], block_tokens);
-            }
+impl Outputs {
+    /// These rows of a plan, whose rows are its sequences' tokens one after the other.
+    pub(super) fn rows(self, plan: &StepPlan<'_>) -> Vec<i64> {
+        let mut rows = Vec::new();
+        let mut first = 0;
+        for sequence in plan.sequences {
+            let length = sequence.tokens.len();
+            let wanted = match self {
+                Self::Sampled => sequence.sampled(),
+                Self::Last => length - 1..length,
+                Self::All => 0..length,
+            };
+            rows.extend(wanted.map(|token| (first + token) as i64));
+            first += length;
         }
-        let mut wanted = Vec::new();
-        for (sequence, first) in plan.sequences.iter().zip(first_rows) {
-            let row = |token: usize| (first + token) as i64;
-            let rows = row(0)..row(sequence.tokens.len());
-            match outputs {
-                Outputs::Sampled => wanted.extend(sequence.sampled().map(row)),
-                Outputs::Last => wanted.push(rows.end - 1),
-                Outputs::All => wanted.extend(rows),
-            }
-        }
-        let some = |values: &[i64]| (!values.is_empty()).then(|| tensor(values)).transpose();
-        Ok(Self {
-            tokens: tensor(&rows.tokens)?,
-            positions: tensor(&rows.positions)?,
-            slots: tensor(&rows.slots)?,
-            entered_blocks: some(&rows.entered_blocks)?,
-            groups,
-            outputs: some(&wanted)?,
-        })
+        rows
     }
 }
 
-/// The plan's sequences by index, in groups that attend together.
-///
-/// Sequences with one token are put together where the number of their blocks rounds up to the same power of two. The
-/// shorter ones are padded to the longest, so the bound keeps padding below the size of what is really read.
-fn grouped(plan: &StepPlan<'_>, block_tokens: usize) -> Vec<Vec<usize>> {
-    let mut buckets = std::collections::BTreeMap::<usize, Vec<usize>>::new();
-    let mut chunks = Vec::new();
-    for (index, sequence) in plan.sequences.iter().enumerate() {
-        if sequence.tokens.len() == 1 {
-            let blocks = (sequence.past + 1).div_ceil(block_tokens);
-            buckets
-                .entry(blocks.next_power_of_two())
-                .or_default()
-                .push(index);
-        } else {
-            chunks.push(vec![index]);
-        }
-    }
-    buckets.into_values().chain(chunks).collect()
+/// How sequences are put together for attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grouping {
+    /// Short ones where the numbers of their tokens and of their blocks round up to the same powers of two; the bound
+    /// keeps padding below the size of what is really read. Each long one is alone.
+    Any,
+    /// Always two groups, which may be empty: all short ones, and all long ones.
+    Two,
 }
 
-#[derive(Default)]
-struct Rows {
+/// A batch before it is on the device.
+#[derive(Debug, Default)]
+pub(super) struct Indices {
     tokens: Vec<i64>,
     positions: Vec<i64>,
     slots: Vec<i64>,
-    entered_blocks: Vec<i64>,
+    order: Vec<i64>,
+    entered: Vec<i64>,
+    outputs: Vec<i64>,
+    groups: Vec<GroupIndices>,
+    block_tokens: usize,
 }
 
-impl Rows {
-    fn push(&mut self, sequence: &SequenceStep<'_>, block_tokens: usize) {
-        for (position, &token) in (sequence.past..).zip(sequence.tokens) {
-            let block = sequence.blocks[position / block_tokens] as usize;
-            let slot = position % block_tokens;
-            self.tokens.push(i64::from(token));
-            self.positions.push(position as i64);
-            self.slots.push((block * block_tokens + slot) as i64);
-            if slot == 0 {
-                self.entered_blocks.push(block as i64);
+#[derive(Debug)]
+struct GroupIndices {
+    shape: GroupShape,
+    rows: Vec<i64>,
+    blocks: Vec<i64>,
+}
+
+/// A sequence, and its first row in the batch.
+type Member<'a> = (usize, &'a SequenceStep<'a>);
+
+impl Indices {
+    /// The indices of a plan that [`StepPlan::check`] has passed.
+    pub(super) fn new(
+        plan: &StepPlan<'_>,
+        outputs: Outputs,
+        grouping: Grouping,
+        block_tokens: usize,
+    ) -> Self {
+        let mut indices = Self::rows(plan, outputs, block_tokens);
+        let starts = plan.sequences.iter().scan(0, |next, sequence| {
+            let first = *next;
+            *next += sequence.tokens.len();
+            Some(first)
+        });
+        let members: Vec<Member<'_>> = starts.zip(plan.sequences).collect();
+        for group in grouped(&members, grouping, block_tokens) {
+            indices.group(&group, 1);
+        }
+        indices
+    }
+
+    /// As [`new`](Self::new), in exactly `rows` rows that are one group of as many sequences with `blocks` blocks each: a
+    /// sequence of several tokens is one sequence for each of them here, as all of a step's keys are written before any
+    /// is read. What is not needed of it does its work in the block `scratch`.
+    ///
+    /// The plan must have at most that many rows, and its sequences that many blocks.
+    pub(super) fn in_bucket(
+        plan: &StepPlan<'_>,
+        (rows, blocks): (usize, usize),
+        scratch: BlockId,
+        block_tokens: usize,
+    ) -> Self {
+        let mut single = Vec::with_capacity(rows);
+        for sequence in plan.sequences {
+            single.extend((0..sequence.tokens.len()).map(|i| SequenceStep {
+                tokens: &sequence.tokens[i..=i],
+                past: sequence.past + i,
+                ..*sequence
+            }));
+        }
+        let padding = SequenceStep {
+            tokens: &[0],
+            past: 0,
+            blocks: &[scratch],
+            sample: None,
+        };
+        single.resize(rows, padding);
+        let plan = StepPlan { sequences: &single };
+        let mut indices = Self::rows(&plan, Outputs::All, block_tokens);
+        let members: Vec<_> = single.iter().enumerate().collect();
+        indices.group(&members, blocks);
+        indices.entered.resize(rows, i64::from(scratch));
+        indices
+    }
+
+    fn rows(plan: &StepPlan<'_>, outputs: Outputs, block_tokens: usize) -> Self {
+        let mut indices = Self {
+            block_tokens,
+            ..Self::default()
+        };
+        for sequence in plan.sequences {
+            for (position, &token) in (sequence.past..).zip(sequence.tokens) {
+                let block = sequence.blocks[position / block_tokens] as usize;
+                let slot = position % block_tokens;
+                indices.tokens.push(i64::from(token));
+                indices.positions.push(position as i64);
+                indices.slots.push((block * block_tokens + slot) as i64);
+                if slot == 0 {
+                    indices.entered.push(block as i64);
+                }
             }
         }
+        indices.outputs = outputs.rows(plan);
+        indices.order = vec![0; indices.tokens.len()];
+        indices
+    }
+
+    /// Adds the group of these sequences, each with `least_blocks` blocks or more.
+    fn group(&mut self, members: &[Member<'_>], least_blocks: usize) {
+        let needed = |s: &SequenceStep<'_>| (s.past + s.tokens.len()).div_ceil(self.block_tokens);
+        let most = |of: &dyn Fn(&SequenceStep<'_>) -> usize| {
+            members.iter().map(|(_, s)| of(s)).max().unwrap_or(1)
+        };
+        let shape = GroupShape {
+            sequences: members.len(),
+            queries: most(&|s| s.tokens.len()),
+            blocks: most(&needed).max(least_blocks),
+        };
+        let mut start: usize = self.groups.iter().map(|group| group.rows.len()).sum();
+        let (mut rows, mut blocks) = (Vec::new(), Vec::new());
+        for (first, sequence) in members {
+            let length = sequence.tokens.len();
+            let own = &sequence.blocks[..needed(sequence)];
+            // Padding is masked or thrown away; a sequence's own row and block serve for it, so that nothing of
+            // another's is read.
+            let row = |query| first + if query < length { query } else { 0 };
+            rows.extend((0..shape.queries).map(|query| row(query) as i64));
+            let padding = std::iter::repeat_n(&own[0], shape.blocks - own.len());
+            blocks.extend(own.iter().chain(padding).map(|&block| i64::from(block)));
+            for query in 0..length {
+                self.order[first + query] = (start + query) as i64;
+            }
+            start += shape.queries;
+        }
+        self.groups.push(GroupIndices {
+            shape,
+            rows,
+            blocks,
+        });
+    }
+
+    /// Sizes of the batch that these indices make.
+    pub(super) fn shape(&self) -> Shape {
+        Shape {
+            rows: self.tokens.len(),
+            entered: self.entered.len(),
+            outputs: self.outputs.len(),
+            groups: self.groups.iter().map(|group| group.shape).collect(),
+        }
+    }
+
+    /// All numbers, on the CPU; [`Batch::new`] takes them apart.
+    pub(super) fn flat(&self) -> Result<Tensor, EngineError> {
+        let parts = [
+            &self.tokens,
+            &self.positions,
+            &self.slots,
+            &self.order,
+            &self.entered,
+            &self.outputs,
+        ];
+        let mut flat: Vec<i64> = parts.into_iter().flatten().copied().collect();
+        for group in &self.groups {
+            flat.extend(group.rows.iter().chain(&group.blocks));
+            flat.extend(0..(group.shape.blocks * self.block_tokens) as i64);
+        }
+        Ok(Tensor::f_from_slice(&flat)?)
+    }
+
+    /// The batch, on a device.
+    pub(super) fn batch(&self, device: Device) -> Result<Batch, EngineError> {
+        let flat = self.flat()?.f_to_device(device)?;
+        Batch::new(&flat, &self.shape(), self.block_tokens)
     }
 }
 
-impl Group {
-    /// A group of sequences that have equally many tokens.
-    fn new(sequences: &[&SequenceStep<'_>], layout: Layout) -> Result<Self, EngineError> {
-        let Layout {
-            block_tokens,
-            device,
-            ..
-        } = layout;
-        let queries = sequences[0].tokens.len();
-        let context = sequences
-            .iter()
-            .map(|s| s.past + queries)
-            .max()
-            .unwrap_or(queries);
-        let per_sequence = context.div_ceil(block_tokens);
-        let blocks: Vec<i64> = sequences
-            .iter()
-            .flat_map(|sequence| {
-                let own = &sequence.blocks[..(sequence.past + queries).div_ceil(block_tokens)];
-                // Padding is masked; a sequence's own block serves for it, so that nothing of another's is read.
-                let padding = std::iter::repeat_n(&own[0], per_sequence - own.len());
-                own.iter().chain(padding).map(|&block| i64::from(block))
-            })
-            .collect();
-        let mut group = Self {
-            sequences: sequences.len() as i64,
-            queries: queries as i64,
-            context: context as i64,
-            blocks: Tensor::f_from_slice(&blocks)?.f_to_device(device)?,
-            mask: None,
+/// The sequences in groups that attend together.
+fn grouped<'a>(
+    members: &[Member<'a>],
+    grouping: Grouping,
+    block_tokens: usize,
+) -> Vec<Vec<Member<'a>>> {
+    let is_short = |member: &Member<'_>| member.1.tokens.len() <= SHORT;
+    let (short, long): (Vec<_>, Vec<_>) = members.iter().partition(|member| is_short(member));
+    if grouping == Grouping::Two {
+        return vec![short, long];
+    }
+    let mut alike = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for member in short {
+        let tokens = member.1.tokens.len();
+        let blocks = (member.1.past + tokens).div_ceil(block_tokens);
+        let class = (tokens.next_power_of_two(), blocks.next_power_of_two());
+        alike.entry(class).or_default().push(member);
+    }
+    let alone = long.into_iter().map(|member| vec![member]);
+    alike.into_values().chain(alone).collect()
+}
+
+impl Batch {
+    /// Views of what [`Indices::flat`] gave for this shape, on whatever device it is now.
+    pub(super) fn new(
+        flat: &Tensor,
+        shape: &Shape,
+        block_tokens: usize,
+    ) -> Result<Self, EngineError> {
+        let mut start = 0;
+        let mut take = |sizes: &[usize]| -> Result<Tensor, EngineError> {
+            let length: usize = sizes.iter().product();
+            let part = flat.f_narrow(0, start, length as i64)?;
+            start += length as i64;
+            let sizes: Vec<i64> = sizes.iter().map(|&size| size as i64).collect();
+            Ok(part.f_view(sizes.as_slice())?)
         };
-        if sequences.iter().any(|sequence| sequence.past + 1 < context) {
-            let past: Vec<i64> = sequences.iter().map(|s| s.past as i64).collect();
-            group.mask = Some(group.causal_mask(&past, layout)?);
-        }
-        Ok(group)
+        Ok(Self {
+            tokens: take(&[shape.rows])?,
+            positions: take(&[shape.rows])?,
+            slots: take(&[shape.rows])?,
+            order: take(&[shape.rows])?,
+            entered: take(&[shape.entered])?,
+            outputs: take(&[shape.outputs])?,
+            groups: (shape.groups.iter())
+                .map(|group| {
+                    Ok(Group {
+                        rows: take(&[group.sequences, group.queries])?,
+                        blocks: take(&[group.sequences, group.blocks])?,
+                        columns: take(&[group.blocks * block_tokens])?,
+                    })
+                })
+                .collect::<Result<_, EngineError>>()?,
+        })
     }
 
-    /// A row at position p may look at positions 0 to p.
-    fn causal_mask(&self, past: &[i64], layout: Layout) -> Result<Tensor, EngineError> {
-        let Layout {
-            heads_per_kv_head: heads,
-            kind,
-            device,
-            ..
-        } = layout;
-        let Self {
-            sequences,
-            queries,
-            context,
-            ..
-        } = *self;
-        let range = |n| Tensor::f_arange(n, (Kind::Int64, device));
-        let past = Tensor::f_from_slice(past)?
-            .f_to_device(device)?
-            .f_view([sequences, 1, 1])?;
-        let positions = past.f_add(&range(queries)?.f_view([1, queries, 1])?)?;
-        let hidden = range(context)?.f_gt_tensor(&positions)?; // [sequences, queries, context]
-        let mask = Tensor::f_zeros([sequences, queries, context], (kind, device))?
-            .f_masked_fill(&hidden, f64::NEG_INFINITY)?;
-        // The order of a group's query rows: for each of the heads that share keys, all queries.
-        let mask = mask.f_view([sequences, 1, 1, queries, context])?;
-        let mask = mask.f_expand([sequences, 1, heads, queries, context], false)?;
-        Ok(mask.f_reshape([sequences, 1, heads * queries, context])?)
+    /// The tensors in the order of [`from_tensors`](Self::from_tensors).
+    pub(super) fn into_tensors(self) -> Vec<Tensor> {
+        let mut tensors = vec![
+            self.tokens,
+            self.positions,
+            self.slots,
+            self.order,
+            self.entered,
+            self.outputs,
+        ];
+        for group in self.groups {
+            tensors.extend([group.rows, group.blocks, group.columns]);
+        }
+        tensors
+    }
+
+    /// The batch of these tensors; `None` if it cannot be one by their number.
+    pub(super) fn from_tensors(tensors: &[Tensor]) -> Option<Self> {
+        let (rows, groups) = tensors.split_at_checked(6)?;
+        let own = |tensor: &Tensor| tensor.shallow_clone();
+        (groups.len() % 3 == 0).then(|| Self {
+            tokens: own(&rows[0]),
+            positions: own(&rows[1]),
+            slots: own(&rows[2]),
+            order: own(&rows[3]),
+            entered: own(&rows[4]),
+            outputs: own(&rows[5]),
+            groups: (groups.chunks_exact(3))
+                .map(|group| Group {
+                    rows: own(&group[0]),
+                    blocks: own(&group[1]),
+                    columns: own(&group[2]),
+                })
+                .collect(),
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 use tch::{Cuda, Device, Kind};
 
+use super::linear::Storage;
 use crate::engine::{DeviceSpec, EngineError, KvPrecision, Precision};
 
 /// The device that was asked for, if it is there.
@@ -18,7 +19,8 @@ pub(super) fn pick(spec: DeviceSpec) -> Result<Device, EngineError> {
                 device: spec.to_string(),
                 reason,
             };
-            if !tch::utils::has_cuda() {
+            // `has_cuda` asks for a device; this asks whether the library is there.
+            if !tch::utils::has_cudart() {
                 return Err(unavailable(
                     "this libtorch was built without CUDA, or its CUDA library was not linked; use device cpu or a \
                      CUDA build of libtorch"
@@ -51,13 +53,13 @@ pub(super) fn name(device: Device) -> String {
     }
 }
 
-/// The precision used where none was asked for.
-pub(super) fn default_precision(device: Device) -> Precision {
-    if device.is_cuda() {
+/// The precision that was asked for; where none was, the device's own.
+pub(super) fn precision(asked: Option<Precision>, device: Device) -> Precision {
+    asked.unwrap_or(if device.is_cuda() {
         Precision::Bf16
     } else {
         Precision::Fp32
-    }
+    })
 }
 
 /// How keys and values of this type are called.
@@ -69,20 +71,20 @@ pub(super) fn kv_precision(kind: Kind) -> KvPrecision {
     }
 }
 
-/// libtorch's type of weights and arithmetic.
+/// libtorch's type of activations, and how the matrices of linear layers are stored.
 ///
-/// # Errors
-/// [`EngineError::Device`] for the precisions that only the native engine has.
-pub(super) fn kind(precision: Precision, device: Device) -> Result<Kind, EngineError> {
+/// Beside weights in 8 and 4 bits activations are the device's own.
+pub(super) fn arithmetic(precision: Precision, device: Device) -> (Kind, Storage) {
+    let own = if device.is_cuda() {
+        Kind::BFloat16
+    } else {
+        Kind::Float
+    };
     match precision {
-        Precision::Fp32 => Ok(Kind::Float),
-        Precision::Bf16 => Ok(Kind::BFloat16),
-        Precision::Fp16 => Ok(Kind::Half),
-        Precision::Int8 | Precision::Int4 => Err(EngineError::Device {
-            device: name(device),
-            reason: format!(
-                "{precision} runs in the native engine on the CPU only; use fp32, bf16 or fp16 here"
-            ),
-        }),
+        Precision::Fp32 => (Kind::Float, Storage::Float),
+        Precision::Bf16 => (Kind::BFloat16, Storage::Float),
+        Precision::Fp16 => (Kind::Half, Storage::Float),
+        Precision::Int8 => (own, Storage::Int8),
+        Precision::Int4 => (own, Storage::Int4),
     }
 }

@@ -2,19 +2,19 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::batch::Batch;
+use super::batch::{Batch, Group};
 use crate::engine::EngineError;
 
 /// Keys and values of all layers.
 #[derive(Debug)]
 pub(super) struct KvCache {
+    /// `[layers, 2, blocks, block_tokens, kv_heads, head_dim]`: a token's heads lie together, so that a step writes each
+    /// token as one row, and a block is one row to gather.
+    pub(super) pool: Tensor,
     layers: Vec<LayerCache>,
 }
 
-/// One layer's share of the pool.
-///
-/// Both tensors are `[blocks, block_tokens, kv_heads, head_dim]`: a token's heads lie together, so that a step writes each
-/// token as one row, and a block is one row of an `index_select`.
+/// One layer's share of the pool: views of `[blocks, block_tokens, kv_heads, head_dim]`.
 #[derive(Debug)]
 pub(super) struct LayerCache {
     keys: Tensor,
@@ -32,12 +32,7 @@ pub(super) struct KvShape {
 }
 
 impl KvShape {
-    fn of_layer(self) -> [i64; 4] {
-        [self.blocks, self.block_tokens, self.kv_heads, self.head_dim].map(|n| n as i64)
-    }
-
-    /// Bytes of the whole pool; `None` if they cannot be counted in 64 bits, let alone allocated.
-    pub(super) fn bytes(self, kind: Kind) -> Option<u64> {
+    fn dims(self) -> [i64; 6] {
         let Self {
             layers,
             blocks,
@@ -45,38 +40,41 @@ impl KvShape {
             kv_heads,
             head_dim,
         } = self;
-        [
-            2,
-            layers,
-            blocks,
-            block_tokens,
-            kv_heads,
-            head_dim,
-            kind.elt_size_in_bytes(),
-        ]
-        .into_iter()
-        .try_fold(1, |bytes: u64, n| bytes.checked_mul(n as u64))
-        .filter(|&bytes| i64::try_from(bytes).is_ok())
+        [layers, 2, blocks, block_tokens, kv_heads, head_dim].map(|n| n as i64)
+    }
+
+    /// Bytes of the whole pool; `None` if they cannot be counted in 64 bits, let alone allocated.
+    pub(super) fn bytes(self, kind: Kind) -> Option<u64> {
+        self.dims()
+            .into_iter()
+            .try_fold(kind.elt_size_in_bytes() as u64, |bytes, n| {
+                bytes.checked_mul(n as u64)
+            })
+            .filter(|&bytes| i64::try_from(bytes).is_ok())
     }
 }
 
 impl KvCache {
     /// A pool of zeros: every page of it is there before the first request.
     pub(super) fn new(shape: KvShape, kind: Kind, device: Device) -> Result<Self, EngineError> {
-        let zeros = || Tensor::f_zeros(shape.of_layer(), (kind, device));
-        let layers = (0..shape.layers)
-            .map(|_| {
-                Ok(LayerCache {
-                    keys: zeros()?,
-                    values: zeros()?,
-                })
-            })
-            .collect::<Result<_, EngineError>>()?;
-        Ok(Self { layers })
+        Self::of(Tensor::f_zeros(shape.dims(), (kind, device))?, shape.layers)
     }
 
-    pub(super) fn layer(&mut self, layer: usize) -> &mut LayerCache {
-        &mut self.layers[layer]
+    /// The cache in a pool.
+    pub(super) fn of(pool: Tensor, layers: usize) -> Result<Self, EngineError> {
+        let layer = |layer: usize| -> Result<LayerCache, EngineError> {
+            let both = pool.f_select(0, layer as i64)?;
+            Ok(LayerCache {
+                keys: both.f_select(0, 0)?,
+                values: both.f_select(0, 1)?,
+            })
+        };
+        let layers = (0..layers).map(layer).collect::<Result<_, _>>()?;
+        Ok(Self { pool, layers })
+    }
+
+    pub(super) fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
     }
 }
 
@@ -86,41 +84,43 @@ impl LayerCache {
     /// Blocks that are entered are cleared first. Masked positions have a weight of exactly 0, but 0 times what an earlier
     /// owner of the block may have left there, such as an infinity in fp16, would be NaN.
     pub(super) fn write(
-        &mut self,
+        &self,
         batch: &Batch,
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<(), EngineError> {
-        for (pool, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            if let Some(entered) = &batch.entered_blocks {
-                let _ = pool.f_index_fill_(0, entered, 0.0)?;
-            }
-            let [blocks, block_tokens, kv_heads, head_dim] = dims(pool)?;
-            let mut slots = pool.f_view([blocks * block_tokens, kv_heads, head_dim])?;
+        for (pool, new) in [(&self.keys, keys), (&self.values, values)] {
+            // Another handle on the pool's memory, because writing needs one of its own.
+            let _ = pool.shallow_clone().f_index_fill_(0, &batch.entered, 0.0)?;
+            let mut slots = pool.f_flatten(0, 1)?;
             let _ = slots.f_index_copy_(0, &batch.slots, new)?;
         }
         Ok(())
     }
 
-    /// The keys and values of `sequences` sequences, each from `blocks` (`[sequences * blocks of each]`), cut to `context`
-    /// tokens: two tensors `[sequences, kv_heads, context, head_dim]`.
+    /// The keys and values of a group's sequences: two tensors `[sequences, kv_heads, context, head_dim]`, where the
+    /// context is that of whole blocks.
     pub(super) fn read(
         &self,
-        blocks: &Tensor,
-        sequences: i64,
-        context: i64,
-    ) -> Result<(Tensor, Tensor), EngineError> {
+        group: &Group,
+        kv_heads: i64,
+        head_dim: i64,
+    ) -> Result<[Tensor; 2], EngineError> {
         let gather = |pool: &Tensor| -> Result<Tensor, EngineError> {
-            let [_, _, kv_heads, head_dim] = dims(pool)?;
-            let gathered = pool.f_index_select(0, blocks)?; // [sequences * blocks, block_tokens, kv_heads, head_dim]
-            let whole = gathered.f_view([sequences, -1, kv_heads, head_dim])?;
-            Ok(whole.f_narrow(1, 0, context)?.f_transpose(1, 2)?)
+            let blocks = pool.f_flatten(1, -1)?;
+            Ok(
+                gather_rows(&blocks, &group.blocks)? // [sequences, blocks, block_tokens * kv_heads * head_dim]
+                    .f_flatten(1, 2)?
+                    .f_unflatten(1, [-1, kv_heads, head_dim])?
+                    .f_transpose(1, 2)?,
+            )
         };
-        Ok((gather(&self.keys)?, gather(&self.values)?))
+        Ok([gather(&self.keys)?, gather(&self.values)?])
     }
 }
 
-fn dims(pool: &Tensor) -> Result<[i64; 4], EngineError> {
-    let (blocks, block_tokens, kv_heads, head_dim) = pool.size4()?;
-    Ok([blocks, block_tokens, kv_heads, head_dim])
+/// Rows of a matrix by an index of any shape, `[..index, columns]`. The operator for embeddings is the one that takes
+/// whole rows and keeps the shape of its index.
+pub(super) fn gather_rows(matrix: &Tensor, index: &Tensor) -> Result<Tensor, EngineError> {
+    Ok(Tensor::f_embedding(matrix, index, -1, false, false)?)
 }

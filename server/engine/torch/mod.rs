@@ -1,8 +1,9 @@
-//! The libtorch engine: the same eager code on the CPU and on CUDA, in fp32, bf16 and fp16.
+//! The libtorch engine: the same eager code on the CPU and on CUDA, in every precision.
 //!
 //! The only place in the library that names `tch`. Reading order: [`load`](mod@load) turns a checkpoint into tensors,
-//! `device` says where they live, `batch` turns a plan into index tensors, `model` is the network, `kv_cache` the pool that
-//! its attention reads and writes, `error` what becomes of an exception in libtorch.
+//! `device` says where they live, `linear` how matrices are stored and multiplied by, `batch` turns a plan into index tensors,
+//! `model` is the network, `kv_cache` the pool that its attention reads and writes, `torchscript` the same network as a module
+//! in a file, `graphs` its steps recorded for CUDA, `error` what becomes of an exception in libtorch.
 //!
 //! # Exactness
 //! libtorch picks a matrix multiplication by its shape, so the last bits of a logit can depend on how many rows a step has
@@ -13,12 +14,16 @@ mod backend;
 mod batch;
 mod device;
 mod error;
+mod graphs;
 mod kv_cache;
+mod linear;
 mod load;
 mod model;
+mod torchscript;
 
 pub use backend::TorchBackend;
-pub use load::load;
+pub use load::{export_torchscript, load};
+pub use torchscript::module_precision;
 
 /// How many CUDA devices libtorch sees.
 pub fn cuda_devices() -> usize {

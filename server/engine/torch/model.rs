@@ -3,11 +3,15 @@
 //! One form serves the three architectures: they differ in what a [`Model`] holds (the kind of norm, biases, how positions
 //! enter, whether the feed-forward network has a gate), not in code. The residual stream has the model's precision; norms,
 //! rotation and softmax are computed in 32 bits.
+//!
+//! Nothing here reads a size that changes from step to step: such sizes are in the index tensors, or -1. That is what makes a
+//! trace of [`Model::forward`] serve any batch.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::batch::{Batch, Group, Layout};
-use super::kv_cache::{KvCache, LayerCache};
+use super::batch::{Batch, Group};
+use super::kv_cache::{KvCache, LayerCache, gather_rows};
+use super::linear::{Embedding, Linear};
 use crate::engine::EngineError;
 use crate::weights::Activation;
 
@@ -16,13 +20,14 @@ type Result<T> = std::result::Result<T, EngineError>;
 /// A decoder-only transformer.
 #[derive(Debug)]
 pub(super) struct Model {
-    /// `[vocabulary, hidden]`
-    pub(super) embedding: Tensor,
+    pub(super) embedding: Embedding,
     pub(super) positions: Positions,
     pub(super) blocks: Vec<Block>,
     pub(super) norm: Norm,
-    /// `[vocabulary, hidden]`; the embedding itself where the model ties them.
-    pub(super) head: Tensor,
+    /// `[vocabulary, hidden]`; it shares the embedding's memory where the model ties them.
+    pub(super) head: Linear,
+    /// Of the residual stream.
+    pub(super) kind: Kind,
 }
 
 /// How a row's position enters.
@@ -66,15 +71,6 @@ pub(super) struct FeedForward {
     pub(super) activation: Activation,
 }
 
-/// `x · weightᵀ + bias`.
-#[derive(Debug)]
-pub(super) struct Linear {
-    /// `[out, in]`
-    pub(super) weight: Tensor,
-    /// `[out]`
-    pub(super) bias: Option<Tensor>,
-}
-
 /// Weights are `[hidden]`.
 #[derive(Debug)]
 pub(super) enum Norm {
@@ -90,24 +86,10 @@ pub(super) enum Norm {
 }
 
 impl Model {
-    /// How its batches are laid out.
-    pub(super) fn layout(&self, block_tokens: usize, device: Device) -> Result<Layout> {
-        let heads_per_kv_head = self
-            .blocks
-            .first()
-            .map_or(1, |b| b.attention.heads / b.attention.kv_heads);
-        Ok(Layout {
-            block_tokens,
-            heads_per_kv_head,
-            kind: self.embedding.f_kind()?,
-            device,
-        })
-    }
-
     /// Runs the batch's rows through the model, writes their keys and values, and gives back the logits of its output rows
-    /// in 32 bits, `[outputs, vocabulary]`; `None` if it has none.
-    pub(super) fn forward(&self, batch: &Batch, cache: &mut KvCache) -> Result<Option<Tensor>> {
-        let mut x = self.embedding.f_index_select(0, &batch.tokens)?; // [rows, hidden]
+    /// in 32 bits, `[outputs, vocabulary]`.
+    pub(super) fn forward(&self, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
+        let mut x = self.embedding.rows(&batch.tokens, self.kind)?; // [rows, hidden]
         let rotation = match &self.positions {
             Positions::Rotary(frequencies) => Some(Rotation::new(&batch.positions, frequencies)?),
             Positions::Learned(table) => {
@@ -115,29 +97,54 @@ impl Model {
                 None
             }
         };
-        for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, rotation.as_ref(), batch, cache.layer(layer))?;
-        }
-        let Some(outputs) = &batch.outputs else {
-            return Ok(None);
+        let shared = self.heads_per_kv_head();
+        let masks = (batch.groups.iter())
+            .map(|group| causal_mask(group, &batch.positions, shared, self.kind))
+            .collect::<Result<Vec<_>>>()?;
+        let step = Step {
+            batch,
+            rotation,
+            masks,
         };
-        let x = self.norm.forward(&x.f_index_select(0, outputs)?)?; // [outputs, hidden]
-        let logits = x.f_linear(&self.head, None::<&Tensor>)?; // [outputs, vocabulary]
-        Ok(Some(logits.f_to_kind(Kind::Float)?))
+        for (layer, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, &step, cache.layer(layer))?;
+        }
+        let x = self.norm.forward(&x.f_index_select(0, &batch.outputs)?)?; // [outputs, hidden]
+        Ok(self.head.forward(&x)?.f_to_kind(Kind::Float)?) // [outputs, vocabulary]
+    }
+
+    fn heads_per_kv_head(&self) -> i64 {
+        let ratio = |block: &Block| block.attention.heads / block.attention.kv_heads;
+        self.blocks.first().map_or(1, ratio)
     }
 }
 
+/// What all layers of a step share.
+struct Step<'a> {
+    batch: &'a Batch,
+    rotation: Option<Rotation>,
+    /// One for each group.
+    masks: Vec<Tensor>,
+}
+
+/// 0 where a row may look and minus infinity elsewhere, `[sequences, 1, heads_per_kv_head * queries, context]`: a row at
+/// position p may look at positions 0 to p.
+fn causal_mask(group: &Group, positions: &Tensor, shared: i64, kind: Kind) -> Result<Tensor> {
+    let positions = positions.f_unsqueeze(1)?;
+    let positions = gather_rows(&positions, &group.rows)?; // [sequences, queries, 1]
+    let hidden = group.columns.f_gt_tensor(&positions)?; // [sequences, queries, context]
+    let mask = hidden
+        .f_to_kind(kind)?
+        .f_masked_fill(&hidden, f64::NEG_INFINITY)?;
+    // The order of a group's query rows: for each of the heads that share keys, all queries.
+    Ok(mask.f_unsqueeze(1)?.f_repeat([1, 1, shared, 1])?)
+}
+
 impl Block {
-    fn forward(
-        &self,
-        x: &Tensor,
-        rotation: Option<&Rotation>,
-        batch: &Batch,
-        cache: &mut LayerCache,
-    ) -> Result<Tensor> {
-        let attended =
-            self.attention
-                .forward(&self.attention_norm.forward(x)?, rotation, batch, cache)?;
+    fn forward(&self, x: &Tensor, step: &Step<'_>, cache: &LayerCache) -> Result<Tensor> {
+        let attended = self
+            .attention
+            .forward(&self.attention_norm.forward(x)?, step, cache)?;
         let x = x.f_add(&attended)?;
         let fed = self
             .feed_forward
@@ -147,13 +154,7 @@ impl Block {
 }
 
 impl Attention {
-    fn forward(
-        &self,
-        x: &Tensor,
-        rotation: Option<&Rotation>,
-        batch: &Batch,
-        cache: &mut LayerCache,
-    ) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, step: &Step<'_>, cache: &LayerCache) -> Result<Tensor> {
         let Self {
             heads,
             kv_heads,
@@ -166,63 +167,61 @@ impl Attention {
             .f_view([-1, heads + 2 * kv_heads, head_dim])?;
         // Queries and keys turn alike, so they turn together.
         let mut qk = qkv.f_narrow(1, 0, heads + kv_heads)?;
-        if let Some(rotation) = rotation {
+        if let Some(rotation) = &step.rotation {
             qk = rotation.apply(&qk)?;
         }
-        let queries = qk.f_narrow(1, 0, heads)?; // [rows, heads, head_dim]
+        let queries = qk.f_narrow(1, 0, heads)?.f_flatten(1, 2)?; // [rows, heads * head_dim]
         let keys = qk.f_narrow(1, heads, kv_heads)?; // [rows, kv_heads, head_dim]
         let values = qkv.f_narrow(1, heads + kv_heads, kv_heads)?;
-        cache.write(batch, &keys, &values)?;
+        cache.write(step.batch, &keys, &values)?;
 
-        let mut attended = Vec::with_capacity(batch.groups.len());
-        let mut first = 0;
-        for group in &batch.groups {
-            let rows = group.sequences * group.queries;
-            attended.push(self.attend(&queries.f_narrow(0, first, rows)?, group, cache)?);
-            first += rows;
-        }
-        self.output.forward(&Tensor::f_cat(&attended, 0)?)
+        let attended = (step.batch.groups.iter().zip(&step.masks))
+            .map(|(group, mask)| self.attend(&queries, group, mask, cache))
+            .collect::<Result<Vec<_>>>()?;
+        let attended = Tensor::f_cat(&attended, 0)?.f_index_select(0, &step.batch.order)?;
+        self.output.forward(&attended)
     }
 
-    /// Attention of a group's queries, `[sequences * queries, heads, head_dim]`, over its sequences' cached keys and
-    /// values; gives back `[sequences * queries, heads * head_dim]`.
+    /// Attention of a group's rows of `queries`, `[rows, heads * head_dim]`, over its sequences' cached keys and values;
+    /// gives back `[sequences * queries, heads * head_dim]`.
     ///
     /// The query heads that share a key-value head become rows of one matrix, so that keys and values are neither repeated
     /// in memory nor read once for each of them.
-    fn attend(&self, queries: &Tensor, group: &Group, cache: &LayerCache) -> Result<Tensor> {
+    fn attend(
+        &self,
+        queries: &Tensor,
+        group: &Group,
+        mask: &Tensor,
+        cache: &LayerCache,
+    ) -> Result<Tensor> {
         let Self {
             heads,
             kv_heads,
             head_dim,
             ..
         } = *self;
-        let Group {
-            sequences,
-            queries: length,
-            context,
-            ..
-        } = *group;
         let shared = heads / kv_heads;
-        let queries = queries
-            .f_view([sequences, length, kv_heads, shared, head_dim])?
-            .f_permute([0, 2, 3, 1, 4])? // [sequences, kv_heads, shared, length, head_dim]
-            .f_reshape([sequences, kv_heads, shared * length, head_dim])?;
-        let (keys, values) = cache.read(&group.blocks, sequences, context)?;
+        let queries = gather_rows(queries, &group.rows)? // [sequences, queries, heads * head_dim]
+            .f_unflatten(2, [kv_heads, shared, head_dim])?
+            .f_permute([0, 2, 3, 1, 4])? // [sequences, kv_heads, shared, queries, head_dim]
+            .f_flatten(2, 3)?;
+        let [keys, values] = cache.read(group, kv_heads, head_dim)?;
         let scale = 1.0 / (head_dim as f64).sqrt();
         let out = Tensor::f_scaled_dot_product_attention(
             &queries,
             &keys,
             &values,
-            group.mask.as_ref(),
+            Some(mask),
             0.0,
             false,
             scale,
             false,
         )?;
         Ok(out
-            .f_view([sequences, kv_heads, shared, length, head_dim])?
-            .f_permute([0, 3, 1, 2, 4])? // [sequences, length, kv_heads, shared, head_dim]
-            .f_reshape([sequences * length, heads * head_dim])?)
+            .f_unflatten(2, [shared, -1])?
+            .f_permute([0, 3, 1, 2, 4])? // [sequences, queries, kv_heads, shared, head_dim]
+            .f_flatten(2, 4)?
+            .f_flatten(0, 1)?)
     }
 }
 
@@ -244,12 +243,6 @@ impl FeedForward {
             Activation::GeluTanh => x.f_gelu("tanh")?,
             Activation::Gelu => x.f_gelu("none")?,
         })
-    }
-}
-
-impl Linear {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
     }
 }
 
