@@ -214,7 +214,7 @@ impl Lanes for Ymm2 {
     #[inline(always)]
     fn read_again<T>(mut p: *const T) -> *const T {
         unsafe {
-            std::arch::asm!("/* {0} */", inout(reg) p, options(nomem, nostack, preserves_flags));
+            std::arch::asm!("/* {0} */", inout(reg) p, options(readonly, nostack, preserves_flags));
         }
         p
     }
