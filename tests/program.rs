@@ -183,7 +183,7 @@ fn it_loads_the_real_model_tells_its_ports_and_ends_cleanly_on_sigterm() {
     assert_ne!(grpc.port(), http.port());
     let loaded = process.wait_for("the model is loaded");
     assert!(
-        loaded.contains("llama") && loaded.contains("fp32"),
+        loaded.contains("llama") && loaded.contains("precision=int4"),
         "{loaded}"
     );
     process.wait_for(" ready");

@@ -27,6 +27,7 @@ pub mod quantized_gemm;
 pub mod quantized_rows;
 pub mod quantized_weights;
 pub mod rope;
+mod span;
 mod stored;
 
 use isa::Isa;
