@@ -132,7 +132,7 @@ fn the_eager_engine_refuses_what_it_does_not_store() {
     let load = |kv| code_explainer::engine::torch::load(&model, &options(kv));
     assert!(load(KvPrecision::Fp32).is_ok());
     for kv_precision in &ALL[1..] {
-        let error = load(*kv_precision).err().expect("refused").to_string();
+        let error = load(*kv_precision).expect_err("refused").to_string();
         let expected = format!("in its own precision, fp32, not in {kv_precision}");
         assert!(error.contains(&expected), "{error}");
     }

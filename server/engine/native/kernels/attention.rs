@@ -7,11 +7,12 @@
 //! keys and values are loaded once for all of them.
 
 use super::Compute;
-use super::attend::{SPAN, TILE, Tile, attend, merge, partial_len, room};
+use super::attend::{TILE, Tile, attend, merge, partial_len, room};
 use super::isa::dispatch;
 use super::kv::{KvPool, KvShape};
 use super::matrix::{Matrix, MatrixMut};
 use super::rope::Rope;
+use super::span::SPAN;
 use crate::engine::native::buffer::Buffer;
 use crate::engine::{BlockId, EngineError};
 

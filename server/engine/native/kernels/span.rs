@@ -1,6 +1,7 @@
 //! A few queries over 64 tokens of a sequence: scores, their exponentials, and the values weighted by them.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::kv::{KvPool, KvShape};
 use super::lanes::{LANES, Lanes};
