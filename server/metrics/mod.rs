@@ -1,16 +1,21 @@
 //! Every metric: its name, unit and labels, in one place. Labels come from closed sets, never from a client.
 //!
-//! Each server has its own registry, so that several can live in one process.
+//! Each server has its own registry, so that several can live in one process. A topic with more than a few metrics has a
+//! module of its own, which registers and describes them.
+
+mod describe;
+mod register;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram as Quantiles;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use describe::describe;
+use register::{counter, gauge, histogram};
 
 use crate::cache::CacheStats;
 use crate::prompt::Strategy;
@@ -49,7 +54,6 @@ const STEP_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0,
 ];
 const BATCHES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
-const METADATA: Metadata<'static> = Metadata::new("code_explainer", Level::INFO, None);
 
 /// How an item ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -368,115 +372,4 @@ impl ItemTotals {
             first_token_us: quantiles(),
         }
     }
-}
-
-fn describe(recorder: &PrometheusRecorder) {
-    let histograms = [
-        (
-            DURATION,
-            Unit::Seconds,
-            "time from the receipt of an item to its last token",
-        ),
-        (
-            FIRST_TOKEN,
-            Unit::Seconds,
-            "time from acceptance to the first token",
-        ),
-        (
-            INTER_TOKEN,
-            Unit::Seconds,
-            "time between two tokens of an item",
-        ),
-        (
-            QUEUE_TIME,
-            Unit::Seconds,
-            "time from acceptance to the first step",
-        ),
-        (STEP, Unit::Seconds, "time of a step of the model"),
-        (STEP_SEQUENCES, Unit::Count, "sequences in a step"),
-    ];
-    for (name, unit, text) in histograms {
-        recorder.describe_histogram(KeyName::from(name), Some(unit), text.into());
-    }
-    let gauges = [
-        (
-            CACHE_HIT_RATIO,
-            Unit::Count,
-            "cache hits among all look-ups, 0 to 1",
-        ),
-        (
-            MEMORY,
-            Unit::Mebibytes,
-            "MiB of memory by type: cpu (the process), gpu, weights, kv_pool",
-        ),
-        (QUEUE_DEPTH, Unit::Count, "items that wait to be worked on"),
-        (RUNNING, Unit::Count, "sequences being worked on"),
-        (
-            KV_BLOCKS,
-            Unit::Count,
-            "blocks of the KV cache by state: used by sequences, kept for prompts to come, total",
-        ),
-        (STREAMS, Unit::Count, "bidirectional streams that are open"),
-        (CACHE_ENTRIES, Unit::Count, "answers kept in memory"),
-        (
-            REDIS_UP,
-            Unit::Count,
-            "1 while Redis is asked, 0 without one or while it is left alone",
-        ),
-        (BUILD, Unit::Count, "always 1; the version is a label"),
-    ];
-    for (name, unit, text) in gauges {
-        recorder.describe_gauge(KeyName::from(name), Some(unit), text.into());
-    }
-    let counters = [
-        (ITEMS, "items by outcome"),
-        (
-            TOKENS,
-            "tokens by kind: prefill and decode were run, generated were sampled",
-        ),
-        (
-            PREFIX_CACHED,
-            "prompt tokens that were in the KV cache already when their prefill began",
-        ),
-        (
-            DRAFTS,
-            "guessed tokens that were tried, by outcome: accepted or rejected",
-        ),
-        (
-            PREEMPTIONS,
-            "sequences that gave their KV blocks to older ones and were computed again",
-        ),
-        (
-            GRAPH_STEPS,
-            "steps of CUDA by result: replayed from a graph, or bypassed as they fit none",
-        ),
-        (CACHE_LOOKUPS, "cache look-ups by result"),
-        (REDIS_ERRORS, "operations that Redis failed to do in time"),
-        (BROKEN_VALUES, "values in Redis that were no valid answer"),
-        (
-            DROPPED_PUTS,
-            "answers that were not stored: too large, or Redis was busy or left alone",
-        ),
-    ];
-    for (name, text) in counters {
-        recorder.describe_counter(KeyName::from(name), Some(Unit::Count), text.into());
-    }
-}
-
-type Labels<'a> = &'a [(&'static str, &'static str)];
-
-fn key(name: &'static str, labels: Labels<'_>) -> Key {
-    Key::from_parts(name, labels.iter().map(Label::from).collect::<Vec<_>>())
-}
-
-fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: Labels<'_>) -> Counter {
-    recorder.register_counter(&key(name, labels), &METADATA)
-}
-
-fn gauge(recorder: &PrometheusRecorder, name: &'static str, labels: Labels<'_>) -> Gauge {
-    recorder.register_gauge(&key(name, labels), &METADATA)
-}
-
-fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: Labels<'_>) -> Histogram {
-    recorder.register_histogram(&key(name, labels), &METADATA)
 }
