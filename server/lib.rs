@@ -4,7 +4,7 @@
 //!
 //! - [`config`]: what an operator can set.
 //! - [`api`]: gRPC and HTTP; the wire's types end there.
-//! - [`request`]: a request that is known to be good.
+//! - [`request`]: a request that is known to be good. [`identity`]: who it is for.
 //! - [`explain`]: one item from its request to its last event.
 //! - [`prompt`]: from a snippet to a prompt. [`text`]: from a prompt to tokens, and from tokens back to text.
 //! - [`cache`]: answers that were given before, replayed as streams.
@@ -21,6 +21,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod explain;
+pub mod identity;
 pub mod memory;
 pub mod metrics;
 pub mod model;

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::api::{Shared, convert};
+use crate::api::{Shared, convert, identity};
 use crate::error::Error;
 use crate::explain::{EventKind, ItemEvent, Outlet};
+use crate::identity::Identity;
 use crate::metrics::{Outcome, StreamGuard};
 use crate::proto::explain_service_server::ExplainService;
 use crate::proto::explain_stream_request::Request as Wish;
@@ -47,6 +48,7 @@ impl ExplainService for ExplainApi {
         request: Request<ExplainRequest>,
     ) -> Result<Response<Self::ExplainStream>, Status> {
         let parent = trace_parent(request.metadata());
+        let identity = identity(request.extensions());
         let shared = &self.shared;
         let explainer = shared.status.explainer().cloned();
         let valid = explainer
@@ -56,7 +58,9 @@ impl ExplainService for ExplainApi {
         let (out, events) = mpsc::channel(OUTLET_EVENTS);
         let cancel = CancellationToken::new();
         shared.status.items.spawn(async move {
-            explainer.run(request, out, cancel, &parent, || {}).await;
+            explainer
+                .run(request, &identity, out, cancel, &parent, || {})
+                .await;
         });
         let shared = self.shared.clone();
         let responses = ReceiverStream::new(events).map(move |e| convert::response(e, &shared));
@@ -68,6 +72,7 @@ impl ExplainService for ExplainApi {
         request: Request<Streaming<ExplainStreamRequest>>,
     ) -> Result<Response<Self::ExplainStreamStream>, Status> {
         let parent = Arc::new(trace_parent(request.metadata()));
+        let identity = identity(request.extensions());
         let (out, events) = mpsc::channel(OUTLET_EVENTS);
         let shared = self.shared.clone();
         let items = Arc::new(InFlight {
@@ -78,6 +83,7 @@ impl ExplainService for ExplainApi {
             shared: shared.clone(),
             out,
             parent,
+            identity,
             items,
         };
         let (broke, broken) = oneshot::channel();
@@ -97,6 +103,7 @@ struct Session {
     shared: Arc<Shared>,
     out: Outlet,
     parent: Arc<TraceParent>,
+    identity: Arc<Identity>,
     items: Arc<InFlight>,
 }
 
@@ -167,10 +174,11 @@ impl Session {
         let id: Arc<str> = request.id.as_str().into();
         let cancel = self.items.add(&id, shared.stream_items)?;
         let (items, out, parent) = (self.items.clone(), self.out.clone(), self.parent.clone());
+        let identity = self.identity.clone();
         shared.status.items.spawn(async move {
             let before_last = || items.remove(&id);
             explainer
-                .run(request, out, cancel, &parent, before_last)
+                .run(request, &identity, out, cancel, &parent, before_last)
                 .await;
         });
         Ok(())

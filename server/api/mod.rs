@@ -23,6 +23,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::cache::Cache;
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
@@ -98,6 +99,13 @@ pub async fn serve_grpc(
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
         .await?;
     Ok(())
+}
+
+/// Whom a call is for, as found out before it came to its service.
+fn identity(call: &tonic::Extensions) -> Arc<Identity> {
+    call.get::<Arc<Identity>>()
+        .cloned()
+        .unwrap_or_else(Identity::anonymous)
 }
 
 /// Keeps health in step with the phase.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, CacheKey, CachedAnswer, FinishReason, KeyParts, Level, Lookup, Timings};
 use crate::engine::BackendInfo;
 use crate::error::Error;
+use crate::identity::Identity;
 use crate::metrics::{ItemTimes, Metrics, Outcome};
 use crate::prompt::{self, PROMPT_REVISION};
 use crate::request::ValidRequest;
@@ -34,7 +35,7 @@ pub struct Explainer {
     pub model: BackendInfo,
     /// Tells this model's answers from another's, in the cache.
     pub model_digest: String,
-    /// Mixed into the cache's keys, and into the names of shared prefixes of the KV cache.
+    /// With an identity's tenant it makes the salt of the cache's keys, and of the names of shared prefixes of the KV cache.
     pub cache_secret: String,
     /// Prompts that may be made at once.
     pub preparing: Arc<Semaphore>,
@@ -76,6 +77,7 @@ impl Explainer {
     pub async fn run(
         &self,
         request: ValidRequest,
+        identity: &Identity,
         out: Outlet,
         cancel: CancellationToken,
         parent: &TraceParent,
@@ -95,7 +97,7 @@ impl Explainer {
             () = cancel.cancelled() => Err(Error::Cancelled),
             () = out.closed() => Err(Error::Cancelled),
             () = self.closing.cancelled() => Err(Error::ShuttingDown),
-            result = self.explain(&item, request) => result,
+            result = self.explain(&item, request, identity) => result,
         };
         let (outcome, label) = match &result {
             Ok(_) => (Outcome::Done, None),
@@ -110,14 +112,20 @@ impl Explainer {
         let _ = out.send(ItemEvent { id, kind }).await;
     }
 
-    async fn explain(&self, item: &Item<'_>, request: ValidRequest) -> Result<Done, Error> {
+    async fn explain(
+        &self,
+        item: &Item<'_>,
+        request: ValidRequest,
+        identity: &Identity,
+    ) -> Result<Done, Error> {
         let place = self.scheduler.enter()?;
         let request = Arc::new(request);
         let prepared = self.prepare(&request).await?;
         item.trace.part("prompt", item.received, Instant::now());
         item.trace
             .set("code_explainer.prompt_tokens", prepared.tokens.len() as i64);
-        let key = self.cache_key(&request, prepared.language.as_deref());
+        let salt = identity.salt(self.cache_secret.as_bytes());
+        let key = self.cache_key(&request, prepared.language.as_deref(), &salt);
         if let Some(key) = &key
             && let Lookup::Hit(level, answer) = self.cache.lookup(key).await
         {
@@ -132,7 +140,8 @@ impl Explainer {
             min_new_tokens: request.min_new_tokens,
             eos: self.text.eos().into(),
             ignore_eos: request.ignore_eos,
-            salt: self.cache_secret.as_bytes().into(),
+            salt,
+            tenant: identity.tenant.clone(),
         };
         let ticket = self.scheduler.submit(place, job)?;
         item.accepted(&request, &prepared, ticket.queue_position)
@@ -172,10 +181,15 @@ impl Explainer {
     }
 
     /// `None` where the answer is not to be cached.
-    fn cache_key(&self, request: &ValidRequest, language: Option<&str>) -> Option<CacheKey> {
+    fn cache_key(
+        &self,
+        request: &ValidRequest,
+        language: Option<&str>,
+        salt: &[u8],
+    ) -> Option<CacheKey> {
         (request.reproducible && self.cache.enabled()).then(|| {
             CacheKey::new(&KeyParts {
-                salt: self.cache_secret.as_bytes(),
+                salt,
                 code: request.code.as_bytes(),
                 language: language.unwrap_or_default(),
                 strategy: request.strategy.as_str(),

@@ -172,6 +172,7 @@ fn job(family: usize, salt: u8, prompt: usize, max_new: usize) -> Job {
         eos: [EOS].into(),
         ignore_eos: true,
         salt: [salt].into(),
+        tenant: "".into(),
     }
 }
 

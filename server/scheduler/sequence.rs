@@ -31,6 +31,8 @@ pub struct Job {
     /// Only jobs with the same salt share what was computed of their prompts, so that nobody can find out by the time
     /// that a prompt takes whether somebody else's began alike.
     pub salt: Arc<[u8]>,
+    /// Whose it is; empty where nobody has to say who they are.
+    pub tenant: Arc<str>,
 }
 
 /// What happens to a job, in order: started, token..., then ended or failed.

@@ -1,0 +1,79 @@
+//! Who an item is for, and what they may do. Made at the door (`api`) from what a client has proved, never from a field
+//! that it filled in, and carried to everything that tenants must not share.
+
+use std::sync::{Arc, LazyLock};
+
+/// Separates these salts from every other use of BLAKE3's key derivation.
+const SALT_CONTEXT: &str = "code-explainer 2026-11 tenant salt";
+
+/// Whom a call is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Those who share a queue's turn, cached answers and prompt prefixes; empty where nobody has to say who they are.
+    pub tenant: Arc<str>,
+    /// What it may do.
+    pub roles: Roles,
+}
+
+/// What an identity may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Roles {
+    /// Have code explained, and see what is served.
+    pub explain: bool,
+    /// See how the server fares, and change it.
+    pub admin: bool,
+}
+
+impl Identity {
+    /// The one identity of a server that asks nobody who they are.
+    pub fn anonymous() -> Arc<Self> {
+        static ANONYMOUS: LazyLock<Arc<Identity>> = LazyLock::new(|| {
+            Arc::new(Identity {
+                tenant: "".into(),
+                roles: Roles {
+                    explain: true,
+                    admin: true,
+                },
+            })
+        });
+        ANONYMOUS.clone()
+    }
+
+    /// Keys what the tenant's items leave behind, so that no tenant finds out about another's by what is there already.
+    /// The same on all replicas that have the same secret, and nothing that a client could work out.
+    pub fn salt(&self, secret: &[u8]) -> Arc<[u8]> {
+        let key = blake3::derive_key(SALT_CONTEXT, secret);
+        let salt = blake3::keyed_hash(&key, self.tenant.as_bytes());
+        Arc::from(salt.as_bytes().as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> Identity {
+        Identity {
+            tenant: name.into(),
+            roles: Roles::default(),
+        }
+    }
+
+    #[test]
+    fn salts_differ_by_tenant_and_by_secret_and_not_by_role() {
+        let admin = Identity {
+            roles: Roles {
+                explain: true,
+                admin: true,
+            },
+            ..tenant("a")
+        };
+        assert_eq!(tenant("a").salt(b"secret"), admin.salt(b"secret"));
+        assert_ne!(tenant("a").salt(b"secret"), tenant("b").salt(b"secret"));
+        assert_ne!(tenant("a").salt(b"secret"), tenant("a").salt(b"other"));
+        assert_ne!(
+            tenant("a").salt(b"secret"),
+            Identity::anonymous().salt(b"secret")
+        );
+    }
+}
