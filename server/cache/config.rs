@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::memory::{Policy, StoreLimits};
+
 /// Longer times to live are mistakes of unit.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// A look-up that takes longer than this helps nobody.
@@ -13,13 +15,16 @@ const MAX_COOLDOWN: Duration = Duration::from_secs(24 * 3600);
 /// How the cache is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// `cache_size`: answers kept in memory. At the bound the least recently used one makes room. 0: none are kept in
+    /// `cache_size`: answers kept in memory. At the bound the policy says which one makes room. 0: none are kept in
     /// memory.
     pub size: u64,
+    /// `cache_bytes`: their bytes. At least `max_answer_bytes`.
+    pub bytes: u64,
+    /// `cache_policy`: who makes room in memory.
+    pub policy: Policy,
     /// `cache_ttl`: how long an answer is replayed after it was generated, in memory and in Redis. 1 ms to 10 years.
     pub ttl: Duration,
-    /// `cache_max_answer_bytes`: larger answers are not kept, and larger values in Redis are not read. With
-    /// `cache_size` it bounds the cache's memory.
+    /// `cache_max_answer_bytes`: larger answers are not kept, and larger values in Redis are not read.
     pub max_answer_bytes: usize,
     /// `redis_url` and what belongs to it. `None`: answers are kept in memory alone.
     pub redis: Option<RedisConfig>,
@@ -38,10 +43,12 @@ pub struct RedisConfig {
 }
 
 impl Default for CacheConfig {
-    /// 1024 answers of at most 1 MiB for an hour, in memory alone.
+    /// 1024 answers of at most 1 MiB each and 256 MiB together for an hour, in memory alone.
     fn default() -> Self {
         Self {
             size: 1024,
+            bytes: 256 << 20,
+            policy: Policy::default(),
             ttl: Duration::from_secs(3600),
             max_answer_bytes: 1 << 20,
             redis: None,
@@ -55,11 +62,26 @@ impl CacheConfig {
         if self.max_answer_bytes == 0 {
             return Err(CacheError::NoRoom);
         }
+        if self.size > 0 && self.bytes < self.max_answer_bytes as u64 {
+            return Err(CacheError::Bytes {
+                bytes: self.bytes,
+                answer: self.max_answer_bytes,
+            });
+        }
         if let Some(redis) = &self.redis {
             in_range("redis_timeout", redis.timeout, MAX_TIMEOUT)?;
             in_range("redis_cooldown", redis.cooldown, MAX_COOLDOWN)?;
         }
         Ok(())
+    }
+
+    pub(super) fn memory(&self) -> StoreLimits {
+        StoreLimits {
+            entries: self.size,
+            bytes: self.bytes,
+            value_bytes: self.max_answer_bytes as u64,
+            policy: self.policy,
+        }
     }
 }
 
@@ -123,4 +145,12 @@ pub enum CacheError {
          cache_size to 0"
     )]
     NoRoom,
+    /// The largest answer would not fit.
+    #[error("cache_bytes is {bytes}, expected at least the {answer} of cache_max_answer_bytes")]
+    Bytes {
+        /// As configured.
+        bytes: u64,
+        /// Bytes of the largest answer.
+        answer: usize,
+    },
 }

@@ -27,6 +27,7 @@ pub use answer::{CachedAnswer, FinishReason, Timings};
 pub use codec::BrokenValue;
 pub use config::{CacheConfig, CacheError, RedisConfig};
 pub use key::{CacheKey, KeyParts};
+pub use memory::{Cause, Name, Policy, Store, StoreLimits, StoreUsage};
 pub use stats::CacheStats;
 
 use memory::Memory;
@@ -85,7 +86,7 @@ impl Cache {
             }
             None => None,
         };
-        let memory = (config.size > 0).then(|| Memory::new(config.size));
+        let memory = (config.size > 0).then(|| Memory::new(&config.memory()));
         Ok(Self {
             memory,
             remote,
@@ -137,20 +138,28 @@ impl Cache {
         if answer.size_bytes() > self.config.max_answer_bytes {
             return self.counters.dropped_puts.add_one();
         }
-        if let Some(memory) = &self.memory {
-            memory.put(key, Arc::clone(&answer), self.config.ttl);
+        if let Some(memory) = &self.memory
+            && !memory.put(key, Arc::clone(&answer), self.config.ttl)
+        {
+            self.counters.dropped_puts.add_one();
         }
         if let Some(remote) = &self.remote {
             remote.put(key, answer);
         }
     }
 
+    /// Frees what has expired in memory. Nothing expired is ever served; this is to run now and then so that it does not
+    /// lie there either.
+    pub fn sweep(&self) {
+        self.memory.iter().for_each(Memory::sweep);
+    }
+
     /// What the cache did so far and what it holds now.
     pub fn stats(&self) -> CacheStats {
-        let (memory_entries, memory_bytes) = self.memory.as_ref().map_or((0, 0), Memory::usage);
+        let memory = (self.memory.as_ref()).map_or_else(StoreUsage::default, Memory::usage);
         CacheStats {
-            memory_entries,
-            memory_bytes,
+            memory_entries: memory.entries,
+            memory_bytes: memory.bytes,
             redis_configured: self.remote.is_some(),
             redis_available: self
                 .remote

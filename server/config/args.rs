@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::cache_memory_args::CacheMemoryArgs;
 use super::export_args::ExportArgs;
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
@@ -79,6 +80,8 @@ pub(super) struct ServeArgs {
     pub(super) limits: LimitArgs,
     #[command(flatten, next_help_heading = "Cache")]
     pub(super) cache: CacheArgs,
+    #[command(flatten, next_help_heading = "Cache")]
+    pub(super) cache_memory: CacheMemoryArgs,
     #[command(flatten, next_help_heading = "Operation")]
     pub(super) operation: OperationArgs,
 }
@@ -287,6 +290,7 @@ impl ServeArgs {
             model,
             limits,
             cache,
+            cache_memory,
             operation,
             ..
         } = self;
@@ -357,6 +361,8 @@ impl ServeArgs {
         }
         let cache_config = CacheConfig {
             size: cache.cache_size,
+            bytes: cache_memory.cache_bytes,
+            policy: cache_memory.cache_policy,
             ttl: Duration::from_secs(cache.cache_ttl),
             redis: cache.redis_url.map(|url| RedisConfig {
                 url,

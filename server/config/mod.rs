@@ -2,6 +2,7 @@
 //! parts.
 
 mod args;
+mod cache_memory_args;
 mod export_args;
 mod model_args;
 mod quantize_args;

@@ -1,0 +1,91 @@
+//! Level 1: answers in this process's memory, bounded by entries and by bytes, each with a time to live of its own.
+//!
+//! - [`order`]: the policies, as one number for each entry;
+//! - [`ghosts`]: how often entries were used that have left;
+//! - [`queue`]: the entries by that number, set right when something makes room and not when something is used;
+//! - [`shard`]: a table and its queue, behind one lock;
+//! - [`adaptive`]: which policy has the most hits of late;
+//! - [`store`]: the shards.
+//!
+//! A look-up takes its shard's lock shared and writes two numbers of the entry, whatever the policy. moka, quick_cache
+//! and foyer have some of the policies; none has both bounds, all of the policies and the causes of evictions.
+
+mod adaptive;
+mod ghosts;
+mod name;
+mod order;
+#[cfg(test)]
+mod properties;
+mod queue;
+mod shard;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use name::Name;
+pub use order::Policy;
+pub use shard::Cause;
+pub use store::{Store, StoreLimits, StoreUsage};
+
+use super::answer::CachedAnswer;
+use super::key::CacheKey;
+
+/// Answers in memory.
+#[derive(Debug)]
+pub(super) struct Memory {
+    answers: Store<Arc<CachedAnswer>>,
+    /// The store's clock begins here.
+    epoch: Instant,
+}
+
+impl Memory {
+    pub(super) fn new(limits: &StoreLimits) -> Self {
+        Self {
+            answers: Store::new(limits),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// The answer of a key, which counts as used.
+    pub(super) fn get(&self, key: &CacheKey) -> Option<Arc<CachedAnswer>> {
+        self.answers.get(&name(key), self.now())
+    }
+
+    /// Keeps an answer for `time_to_live`, in place of the one that the key had. Says whether there was room for it.
+    pub(super) fn put(
+        &self,
+        key: CacheKey,
+        answer: Arc<CachedAnswer>,
+        time_to_live: Duration,
+    ) -> bool {
+        let (now, bytes) = (self.now(), answer.size_bytes() as u64);
+        let expires = now.saturating_add(nanoseconds(time_to_live));
+        self.answers.put(name(&key), answer, bytes, expires, now)
+    }
+
+    /// Frees what has expired.
+    pub(super) fn sweep(&self) {
+        self.answers.sweep(self.now());
+    }
+
+    /// What there is, after freeing what has expired.
+    pub(super) fn usage(&self) -> StoreUsage {
+        self.sweep();
+        self.answers.usage()
+    }
+
+    fn now(&self) -> u64 {
+        nanoseconds(self.epoch.elapsed())
+    }
+}
+
+fn name(key: &CacheKey) -> Name {
+    Name(*key.as_bytes())
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,19 @@
+//! What is kept of answers in memory.
+
+use clap::Args;
+
+use crate::cache::Policy;
+
+#[derive(Debug, Args)]
+pub(super) struct CacheMemoryArgs {
+    /// Bytes of the answers kept in memory
+    #[arg(long, env = "CODE_EXPLAINER_CACHE_BYTES", value_name = "N")]
+    #[arg(default_value_t = 256 << 20)]
+    pub(super) cache_bytes: u64,
+
+    /// Which answer makes room in memory for a new one. adaptive tries the others on a sample of the look-ups, and takes
+    /// the one that has the most hits of late
+    #[arg(long, env = "CODE_EXPLAINER_CACHE_POLICY", value_name = "POLICY")]
+    #[arg(default_value = "lru")]
+    pub(super) cache_policy: Policy,
+}
