@@ -26,7 +26,7 @@ use crate::telemetry::Traces;
 /// After the items have been answered: time for connections to say goodbye, and for the last traces.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// How often the metrics' samples are moved into their buckets.
+/// How often the metrics' samples are moved into their buckets, and expired answers are freed.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Sockets that are bound.
@@ -94,7 +94,7 @@ pub async fn run(
     });
     let stop = CancellationToken::new();
     let _stop_with_me = stop.clone().drop_guard();
-    tokio::spawn(upkeep(shared.metrics.clone(), stop.clone()));
+    tokio::spawn(upkeep(shared.clone(), stop.clone()));
     let mut grpc = tokio::spawn(serve_grpc(listeners.grpc, shared.clone(), stop.clone()));
     let mut http = tokio::spawn(serve_http(listeners.http, shared.clone(), stop.clone()));
 
@@ -127,10 +127,11 @@ pub async fn run(
     Ok(())
 }
 
-async fn upkeep(metrics: Arc<Metrics>, stop: CancellationToken) {
+async fn upkeep(shared: Arc<Shared>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        metrics.upkeep();
+        shared.metrics.upkeep();
+        shared.cache.sweep();
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use code_explainer::cache::{
     Cache, CacheConfig, CacheError, CacheKey, CachedAnswer, FinishReason, KeyParts, Level, Lookup,
-    RedisConfig, Timings,
+    Policy, RedisConfig, Timings,
 };
 
 use crate::common::redis::eventually;
@@ -113,6 +113,53 @@ async fn the_least_recently_used_answer_makes_room() {
     }
 }
 
+#[tokio::test]
+async fn the_policy_that_was_set_says_who_makes_room() {
+    let kept = async |policy| {
+        let config = CacheConfig {
+            size: 2,
+            policy,
+            ..CacheConfig::default()
+        };
+        let cache = Cache::new(config).expect("valid");
+        cache.put(key("often"), answer("a much longer answer"));
+        cache.lookup(&key("often")).await;
+        cache.lookup(&key("often")).await;
+        cache.put(key("late"), answer("short"));
+        cache.lookup(&key("late")).await;
+        cache.put(key("new"), answer("new"));
+        (
+            is_kept(&cache, "often").await,
+            is_kept(&cache, "late").await,
+        )
+    };
+    assert_eq!(kept(Policy::Lru).await, (false, true));
+    assert_eq!(kept(Policy::Lfu).await, (true, false));
+    assert_eq!(kept(Policy::Fifo).await, (false, true));
+    assert_eq!(kept(Policy::Size).await, (false, true));
+    assert_eq!(kept(Policy::Ttl).await, (false, true));
+}
+
+#[tokio::test]
+async fn bytes_are_bounded_too() {
+    let each = answer("xxxx").size_bytes();
+    let config = CacheConfig {
+        bytes: 3 * each as u64,
+        max_answer_bytes: each,
+        ..CacheConfig::default()
+    };
+    let cache = Cache::new(config).expect("valid");
+    for code in ["a", "b", "c", "d"] {
+        cache.put(key(code), answer("xxxx"));
+    }
+    let stats = cache.stats();
+    assert_eq!(
+        (stats.memory_entries, stats.memory_bytes),
+        (3, 3 * each as u64)
+    );
+    assert!(!is_kept(&cache, "a").await);
+}
+
 #[test]
 fn entries_stay_within_the_bound_and_bytes_are_theirs_under_many_threads() {
     let cache = cache(100);
@@ -210,6 +257,13 @@ fn bad_values_are_refused_by_the_name_of_their_option() {
             ..memory()
         },
         "cache_max_answer_bytes is 0",
+    );
+    check(
+        CacheConfig {
+            bytes: 1 << 19,
+            ..memory()
+        },
+        "cache_bytes is 524288",
     );
     check(
         redis(RedisConfig {

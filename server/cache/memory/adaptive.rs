@@ -7,9 +7,9 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::name::Name;
 use super::order::Order;
 use super::shard::{Bounds, Found, Shard};
-use super::name::Name;
 
 /// Entries of a small cache; fewer tell too little.
 const SMALL_ENTRIES: u64 = 1024;
@@ -68,7 +68,12 @@ impl Adaptive {
     }
 
     /// A look-up of a key; `found` tells bytes and expiry of what was found.
-    pub(super) fn looked_up(&self, name: &Name, found: impl FnOnce() -> Option<(u64, u64)>, now: u64) {
+    pub(super) fn looked_up(
+        &self,
+        name: &Name,
+        found: impl FnOnce() -> Option<(u64, u64)>,
+        now: u64,
+    ) {
         if self.samples(name) {
             let found = found();
             let mut trials = self.trials();
@@ -124,7 +129,14 @@ impl Trials {
         self.looked_up = 0;
         let mut best = usize::from(in_force);
         for (place, hits) in self.hits.iter().enumerate() {
-            if *hits > self.hits[best] * if best == usize::from(in_force) { BETTER } else { 1.0 } {
+            if *hits
+                > self.hits[best]
+                    * if best == usize::from(in_force) {
+                        BETTER
+                    } else {
+                        1.0
+                    }
+            {
                 best = place;
             }
         }

@@ -34,7 +34,11 @@ impl Ghosts {
             return 0;
         }
         let ghost = std::mem::take(self.place(hash));
-        if ghost.print == print(hash) { ghost.times } else { 0 }
+        if ghost.print == print(hash) {
+            ghost.times
+        } else {
+            0
+        }
     }
 
     /// Halves the counts.

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashTable;
 
 use super::ghosts::Ghosts;
+use super::name::Name;
 use super::order::{Facts, Order, Rank, Used};
 use super::queue::Queue;
-use super::name::Name;
 
 /// Counts of uses are halved after this many uses and insertions for each entry that there is room for. The ten is that
 /// of W-TinyLFU (G. Einziger, R. Friedman, B. Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM TOS
@@ -174,11 +174,12 @@ impl<V: Clone> Shard<V> {
             (self.slots.len() - 1) as u32
         };
         let slots = &self.slots;
-        self.places.insert_unique(name.table_hash(), place, |place| {
-            slots[*place as usize]
-                .as_ref()
-                .map_or(0, |slot| slot.name.table_hash())
-        });
+        self.places
+            .insert_unique(name.table_hash(), place, |place| {
+                slots[*place as usize]
+                    .as_ref()
+                    .map_or(0, |slot| slot.name.table_hash())
+            });
         self.queue.push(rank, facts.born, place);
         self.usage.entries += 1;
         self.usage.bytes += bytes;
@@ -199,10 +200,7 @@ impl<V: Clone> Shard<V> {
 
     /// Takes the entry of a key out if its time is up.
     pub(super) fn sweep_name(&mut self, name: &Name, now: u64) {
-        if self
-            .find(name)
-            .is_some_and(|(_, slot)| slot.expires <= now)
-        {
+        if self.find(name).is_some_and(|(_, slot)| slot.expires <= now) {
             self.remove(name, Cause::Expired);
         }
     }
@@ -294,11 +292,10 @@ impl<V: Clone> Shard<V> {
 
     fn requeue(&mut self) {
         let order = self.order;
-        let entries = (self.slots.iter().zip(&self.facts).zip(0..)).filter_map(
-            |((slot, facts), place)| {
+        let entries =
+            (self.slots.iter().zip(&self.facts).zip(0..)).filter_map(|((slot, facts), place)| {
                 Some((rank(order, slot.as_ref()?, facts), facts.born, place))
-            },
-        );
+            });
         self.queue.rebuild(entries);
     }
 }

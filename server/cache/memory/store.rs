@@ -152,7 +152,9 @@ impl<V: Clone> Store<V> {
 
 /// `None` where it changes.
 fn fixed(policy: Policy) -> Option<Order> {
-    Order::ALL.into_iter().find(|order| order.policy() == policy)
+    Order::ALL
+        .into_iter()
+        .find(|order| order.policy() == policy)
 }
 
 // Nothing in a shard panics half-way through a change, short of a bug that its tests would show.
