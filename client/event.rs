@@ -119,6 +119,8 @@ pub struct Receipt {
     pub cache: CacheLevel,
     /// What the caller should know.
     pub notes: Vec<String>,
+    /// It shared the answer of another item that was in flight.
+    pub joined: bool,
 }
 
 /// Where an answer came from.
@@ -204,6 +206,7 @@ impl From<proto::Receipt> for Receipt {
             strategy: m.strategy,
             cache,
             notes: m.notes,
+            joined: m.joined,
         }
     }
 }

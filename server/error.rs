@@ -5,6 +5,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::explain::CancelReason;
+
 /// Why an item was refused or failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -40,8 +42,14 @@ pub enum Error {
     #[error("the server is shutting down; try another one")]
     ShuttingDown,
     /// The client asked for it, or went away.
-    #[error("cancelled by the client")]
-    Cancelled,
+    #[error("{0}")]
+    Cancelled(CancelReason),
+    /// The client did not read what the item had to say.
+    #[error("the stream was not read for {} s, so the item was given up; read faster, or use more streams", waited.as_secs_f32())]
+    SlowReader {
+        /// How long there was no room for the item's next event.
+        waited: Duration,
+    },
     /// A step that the item rode in failed for want of memory.
     #[error("the engine ran out of memory; try again later")]
     OutOfMemory,
@@ -67,11 +75,12 @@ impl Error {
         match self {
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::DuplicateId(_) => Code::AlreadyExists,
-            Self::QueueFull { .. } | Self::StreamFull { .. } | Self::OutOfMemory => {
-                Code::ResourceExhausted
-            }
+            Self::QueueFull { .. }
+            | Self::StreamFull { .. }
+            | Self::SlowReader { .. }
+            | Self::OutOfMemory => Code::ResourceExhausted,
             Self::Loading | Self::ShuttingDown => Code::Unavailable,
-            Self::Cancelled => Code::Cancelled,
+            Self::Cancelled(_) => Code::Cancelled,
             Self::Engine | Self::Internal => Code::Internal,
         }
     }
@@ -85,7 +94,8 @@ impl Error {
             Self::StreamFull { .. } => "stream_full",
             Self::Loading => "loading",
             Self::ShuttingDown => "shutting_down",
-            Self::Cancelled => "cancelled",
+            Self::Cancelled(_) => "cancelled",
+            Self::SlowReader { .. } => "slow_reader",
             Self::OutOfMemory => "out_of_memory",
             Self::Engine => "engine",
             Self::Internal => "internal",
@@ -97,10 +107,14 @@ impl Error {
         match self {
             Self::QueueFull { retry, .. } => Some(*retry),
             Self::StreamFull { .. } => Some(Duration::from_millis(100)),
-            Self::Loading | Self::OutOfMemory | Self::Engine => Some(Duration::from_secs(1)),
+            Self::Loading | Self::OutOfMemory | Self::Engine | Self::SlowReader { .. } => {
+                Some(Duration::from_secs(1))
+            }
             // Another replica takes it at once.
             Self::ShuttingDown => Some(Duration::ZERO),
-            Self::Invalid { .. } | Self::DuplicateId(_) | Self::Cancelled | Self::Internal => None,
+            Self::Invalid { .. } | Self::DuplicateId(_) | Self::Cancelled(_) | Self::Internal => {
+                None
+            }
         }
     }
 
@@ -113,7 +127,8 @@ impl Error {
             | Self::StreamFull { .. }
             | Self::Loading
             | Self::ShuttingDown
-            | Self::Cancelled
+            | Self::Cancelled(_)
+            | Self::SlowReader { .. }
             | Self::OutOfMemory
             | Self::Engine
             | Self::Internal => "",

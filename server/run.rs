@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Shared, http::serve_http, serve_grpc};
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::explain::Explainer;
+use crate::explain::{Explainer, InFlight};
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, together};
 use crate::scheduler::{Scheduler, SchedulerOptions};
@@ -87,6 +87,7 @@ pub async fn run(
         status: status.clone(),
         request: config.request,
         stream_items: config.stream_items,
+        slow_reader_timeout: config.stream.slow_reader_timeout,
         replica: config.replica.as_str().into(),
         cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
         metrics: Arc::new(Metrics::new().context("the metrics")?),
@@ -195,10 +196,13 @@ async fn start_engines(
         model,
         // A smaller KV pool cuts long answers short; another precision of the pool rounds otherwise.
         model_digest: format!("{digest}/{context_length}/{kv_precision}"),
+        in_flight: InFlight::default(),
+        single_flight: config.stream.single_flight,
         preparing: Arc::new(Semaphore::new(cores)),
         cache_secret: config.cache_secret.0.clone(),
         metrics: shared.metrics.clone(),
         traces,
+        tasks: shared.status.items.clone(),
         closing: shared.status.closing.clone(),
     }));
     tracing::info!("ready");

@@ -121,13 +121,13 @@ async fn a_full_queue_refuses_with_a_delay_and_keeps_what_it_has() {
     server.until_metric("code_explainer_queue_depth", 0.0).await;
     for i in 0..3 {
         let id = format!("queued-{i}");
-        stream.explain(item(&id, &format!("x = {i}"))).await;
+        stream.explain(item(&id, &format!("y = {i}"))).await;
         let Event::Accepted(accepted) = stream.wait_for(&id, is_accepted).await else {
             continue;
         };
         assert_eq!(accepted.queue_position, i);
     }
-    stream.explain(item("too many", "y = 1")).await;
+    stream.explain(item("too many", "z = 1")).await;
     let Event::Error(error) = stream.wait_for("too many", is_last).await else {
         panic!("full")
     };

@@ -38,6 +38,8 @@ mod sampler;
 mod settings;
 mod several_engines;
 mod shutdown;
+mod single_flight;
+mod slow_readers;
 mod streaming;
 mod tokenizer_files;
 mod tokenizer_parity;

@@ -29,7 +29,7 @@ async fn the_engine_with_less_to_do_takes_the_next_job() {
     let mut stream = TestStream::open(&server).await;
     let before = [one.steps(), two.steps()];
     for (id, running) in [("a", 1.0), ("b", 2.0)] {
-        stream.explain(item(id, "x = 1")).await;
+        stream.explain(item(id, &format!("{id} = 1"))).await;
         server.until_metric(RUNNING, running).await;
     }
     one.release();
@@ -48,7 +48,9 @@ async fn an_engine_that_hangs_leaves_the_queue_to_the_other() {
     one.hold();
     let mut stream = TestStream::open(&server).await;
     for i in 0..6 {
-        stream.explain(item(&i.to_string(), "x = 1")).await;
+        stream
+            .explain(item(&i.to_string(), &format!("x = {i}")))
+            .await;
     }
     // One of the six may be with the engine that hangs.
     let outcomes = stream.collect(5).await;

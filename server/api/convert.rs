@@ -88,6 +88,7 @@ fn done(done: Done, shared: &Shared) -> proto::Done {
             strategy: done.strategy.into(),
             cache: cache.into(),
             notes: done.notes,
+            joined: done.joined,
         }),
         full_text: done.full_text.unwrap_or_default(),
     }

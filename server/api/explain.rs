@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::{Shared, convert, identity};
 use crate::error::Error;
-use crate::explain::{EventKind, ItemEvent, Outlet};
+use crate::explain::{Call, Cancel, CancelReason, EventKind, ItemEvent, Outlet};
 use crate::identity::Identity;
-use crate::metrics::{Outcome, StreamGuard};
+use crate::metrics::{Counted, Outcome};
 use crate::proto::explain_service_server::ExplainService;
 use crate::proto::explain_stream_request::Request as Wish;
 use crate::proto::{ExplainRequest, ExplainResponse, ExplainStreamRequest, ExplainStreamResponse};
@@ -55,12 +54,15 @@ impl ExplainService for ExplainApi {
             .and_then(|e| Ok((e, ValidRequest::new(request.into_inner(), &shared.request)?)));
         let (explainer, request) =
             valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
-        let (out, events) = mpsc::channel(OUTLET_EVENTS);
-        let cancel = CancellationToken::new();
+        let (out, events) = Outlet::new(OUTLET_EVENTS, shared.slow_reader_timeout);
         shared.status.items.spawn(async move {
-            explainer
-                .run(request, &identity, out, cancel, &parent, || {})
-                .await;
+            let call = Call {
+                out: &out,
+                cancel: &Cancel::default(),
+                parent: &parent,
+                identity: &identity,
+            };
+            explainer.run(request, call, || {}).await;
         });
         let shared = self.shared.clone();
         let responses = ReceiverStream::new(events).map(move |e| convert::response(e, &shared));
@@ -73,11 +75,11 @@ impl ExplainService for ExplainApi {
     ) -> Result<Response<Self::ExplainStreamStream>, Status> {
         let parent = Arc::new(trace_parent(request.metadata()));
         let identity = identity(request.extensions());
-        let (out, events) = mpsc::channel(OUTLET_EVENTS);
         let shared = self.shared.clone();
+        let (out, events) = Outlet::new(OUTLET_EVENTS, shared.slow_reader_timeout);
         let items = Arc::new(InFlight {
             items: Mutex::default(),
-            _open: shared.metrics.stream_opened(),
+            _open: shared.metrics.streams.opened(),
         });
         let session = Session {
             shared: shared.clone(),
@@ -109,9 +111,9 @@ struct Session {
 
 /// The items of a stream that have not had their last event, and how to cancel each.
 struct InFlight {
-    items: Mutex<HashMap<Arc<str>, CancellationToken>>,
+    items: Mutex<HashMap<Arc<str>, Cancel>>,
     /// The stream counts as open until its reader and its last item have ended.
-    _open: StreamGuard,
+    _open: Counted,
 }
 
 impl Session {
@@ -128,7 +130,13 @@ impl Session {
         loop {
             let message = tokio::select! {
                 biased;
-                () = self.out.closed() => break,
+                () = self.out.closed() => {
+                    if self.out.given_up() {
+                        let waited = self.shared.slow_reader_timeout;
+                        let _ = broke.send(Error::SlowReader { waited }.into());
+                    }
+                    break;
+                }
                 () = self.shared.status.closing.cancelled() => break,
                 message = inbound.message() => message,
             };
@@ -176,10 +184,13 @@ impl Session {
         let (items, out, parent) = (self.items.clone(), self.out.clone(), self.parent.clone());
         let identity = self.identity.clone();
         shared.status.items.spawn(async move {
-            let before_last = || items.remove(&id);
-            explainer
-                .run(request, &identity, out, cancel, &parent, before_last)
-                .await;
+            let call = Call {
+                out: &out,
+                cancel: &cancel,
+                parent: &parent,
+                identity: &identity,
+            };
+            explainer.run(request, call, || items.remove(&id)).await;
         });
         Ok(())
     }
@@ -187,19 +198,15 @@ impl Session {
     async fn refuse(&self, id: &str, error: Error) {
         self.shared.metrics.item_ended(Outcome::Failed);
         let id = id[..id.floor_char_boundary(MAX_ID_BYTES)].into();
-        // Where this fails the client is gone, which `run` sees.
-        let _ = self
-            .out
-            .send(ItemEvent {
-                id,
-                kind: EventKind::Failed(error),
-            })
-            .await;
+        let kind = EventKind::Failed(error);
+        if let Some(room) = self.out.last_room().await {
+            room.send(ItemEvent { id, kind });
+        }
     }
 }
 
 impl InFlight {
-    fn add(&self, id: &Arc<str>, limit: usize) -> Result<CancellationToken, Error> {
+    fn add(&self, id: &Arc<str>, limit: usize) -> Result<Cancel, Error> {
         let mut items = self.lock();
         if items.contains_key(id) {
             return Err(Error::DuplicateId(id.to_string()));
@@ -207,9 +214,9 @@ impl InFlight {
         if items.len() >= limit {
             return Err(Error::StreamFull { limit });
         }
-        let token = CancellationToken::new();
-        items.insert(id.clone(), token.clone());
-        Ok(token)
+        let cancel = Cancel::default();
+        items.insert(id.clone(), cancel.clone());
+        Ok(cancel)
     }
 
     fn remove(&self, id: &str) {
@@ -217,12 +224,12 @@ impl InFlight {
     }
 
     fn cancel(&self, id: &str) {
-        if let Some(token) = self.lock().get(id) {
-            token.cancel();
+        if let Some(cancel) = self.lock().get(id) {
+            cancel.cancel(CancelReason::Asked);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Cancel>> {
         // Each operation leaves the map whole.
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }

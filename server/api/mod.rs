@@ -48,6 +48,8 @@ pub struct Shared {
     pub request: RequestLimits,
     /// Items in flight on a stream at most.
     pub stream_items: usize,
+    /// An item that finds no room for its next event for as long as this is shed.
+    pub slow_reader_timeout: Duration,
     /// This server's name.
     pub replica: Arc<str>,
     /// The explanation cache.

@@ -10,6 +10,7 @@ use super::cache_memory_args::CacheMemoryArgs;
 use super::export_args::ExportArgs;
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
+use super::stream_args::StreamArgs;
 use super::{Config, LogFormat, Secret};
 use crate::cache::{Cache, CacheConfig, RedisConfig};
 use crate::engine::{CpuShare, DeviceSpec, EngineOptions};
@@ -78,6 +79,8 @@ pub(super) struct ServeArgs {
     pub(super) model: ModelArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub(super) limits: LimitArgs,
+    #[command(flatten, next_help_heading = "Streams")]
+    pub(super) streams: StreamArgs,
     #[command(flatten, next_help_heading = "Cache")]
     pub(super) cache: CacheArgs,
     #[command(flatten, next_help_heading = "Cache")]
@@ -289,6 +292,7 @@ impl ServeArgs {
             addresses,
             model,
             limits,
+            streams,
             cache,
             cache_memory,
             operation,
@@ -397,6 +401,7 @@ impl ServeArgs {
                 prefix_cache: limits.prefix_cache == PrefixCache::On,
             },
             stream_items: limits.stream_items,
+            stream: streams.validate()?,
             request: RequestLimits {
                 code_bytes: limits.max_code_bytes,
                 max_new_tokens: limits.max_new_tokens,

@@ -6,6 +6,7 @@ mod cache_memory_args;
 mod export_args;
 mod model_args;
 mod quantize_args;
+mod stream_args;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use args::{Cli, CliCommand};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
+pub use stream_args::StreamOptions;
 
 use crate::cache::CacheConfig;
 use crate::engine::{DeviceSpec, Devices, EngineOptions, Precision};
@@ -85,6 +87,8 @@ pub struct Config {
     pub scheduler: SchedulerOptions,
     /// Items in flight on a stream at most.
     pub stream_items: usize,
+    /// How streams are served.
+    pub stream: StreamOptions,
     /// What a request may ask for.
     pub request: RequestLimits,
     /// The explanation cache.

@@ -65,6 +65,8 @@ pub struct Done {
     pub largest_batch: usize,
     /// Where it came from; `None`: the model.
     pub level: Option<Level>,
+    /// It was generated for another item, which this one joined.
+    pub joined: bool,
     /// Seed that was used.
     pub seed: u64,
     /// Name of the strategy.

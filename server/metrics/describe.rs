@@ -51,7 +51,6 @@ pub(super) fn describe(recorder: &PrometheusRecorder) {
             Unit::Count,
             "blocks of the KV cache by state: used by sequences, kept for prompts to come, total",
         ),
-        (STREAMS, Unit::Count, "bidirectional streams that are open"),
         (CACHE_ENTRIES, Unit::Count, "answers kept in memory"),
         (
             REDIS_UP,

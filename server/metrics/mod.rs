@@ -5,6 +5,7 @@
 
 mod describe;
 mod register;
+mod streams;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +14,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram as Quantiles;
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub use streams::{Counted, StreamMetrics};
 
 use describe::describe;
 use register::{counter, gauge, histogram};
@@ -38,7 +41,6 @@ const PREFIX_CACHED: &str = "code_explainer_prefix_cached_tokens_total";
 const DRAFTS: &str = "code_explainer_draft_tokens_total";
 const PREEMPTIONS: &str = "code_explainer_preemptions_total";
 const KV_BLOCKS: &str = "code_explainer_kv_blocks";
-const STREAMS: &str = "code_explainer_streams_open";
 const CACHE_LOOKUPS: &str = "code_explainer_cache_lookups_total";
 const CACHE_ENTRIES: &str = "code_explainer_cache_entries";
 const REDIS_ERRORS: &str = "code_explainer_redis_errors_total";
@@ -95,7 +97,8 @@ pub struct Metrics {
     step: Histogram,
     step_sequences: Histogram,
     graph_steps: [Counter; 2],
-    streams: Gauge,
+    /// Of streams and their readers.
+    pub streams: StreamMetrics,
     scraped: Scraped,
     items_report: Mutex<ItemTotals>,
     step_report: StepCounters,
@@ -179,6 +182,7 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(STEP_SEQUENCES.into()), BATCHES)?
             .build_recorder();
         describe(&recorder);
+        streams::describe(&recorder);
         let r = &recorder;
         let strategies = Strategy::ALL.iter();
         gauge(r, BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
@@ -201,7 +205,7 @@ impl Metrics {
             step_sequences: histogram(r, STEP_SEQUENCES, &[]),
             graph_steps: ["replayed", "bypassed"]
                 .map(|result| counter(r, GRAPH_STEPS, &[("result", result)])),
-            streams: gauge(r, STREAMS, &[]),
+            streams: StreamMetrics::new(r),
             scraped: Scraped {
                 hit_ratio: gauge(r, CACHE_HIT_RATIO, &[]),
                 memory: ["cpu", "gpu", "weights", "kv_pool"]
@@ -284,12 +288,6 @@ impl Metrics {
         add(&self.step_report.prefill_tokens, step.prefill_tokens as u64);
     }
 
-    /// Counts a stream as open until the guard is dropped.
-    pub fn stream_opened(&self) -> StreamGuard {
-        self.streams.increment(1);
-        StreamGuard(self.streams.clone())
-    }
-
     /// Moves samples into their buckets. Histograms keep every sample until then, so this must run now and then also
     /// where nobody scrapes.
     pub fn upkeep(&self) {
@@ -350,15 +348,6 @@ impl Metrics {
             .items_report
             .lock()
             .unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// An open stream, as a gauge sees it.
-pub struct StreamGuard(Gauge);
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        self.0.decrement(1);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use code_explainer_client::proto::explain_service_client::ExplainServiceClient;
 use code_explainer_client::proto::explain_stream_request::Request as Wish;
 use code_explainer_client::proto::explain_stream_response::Event;
 use code_explainer_client::proto::{
@@ -10,6 +11,7 @@ use code_explainer_client::proto::{
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use crate::common::server::TestServer;
@@ -53,15 +55,22 @@ impl TestStream {
         server: &TestServer,
         change: impl FnOnce(&mut tonic::metadata::MetadataMap),
     ) -> Self {
+        Self::open_by(server.client().await, change).await
+    }
+
+    /// Over a connection of the test's own.
+    pub(crate) async fn open_on(client: ExplainServiceClient<Channel>) -> Self {
+        Self::open_by(client, |_| {}).await
+    }
+
+    async fn open_by(
+        mut client: ExplainServiceClient<Channel>,
+        change: impl FnOnce(&mut tonic::metadata::MetadataMap),
+    ) -> Self {
         let (requests, receiver) = mpsc::channel(64);
         let mut request = Request::new(ReceiverStream::new(receiver));
         change(request.metadata_mut());
-        let responses = server
-            .client()
-            .await
-            .explain_stream(request)
-            .await
-            .expect("a stream");
+        let responses = client.explain_stream(request).await.expect("a stream");
         Self {
             requests: Some(requests),
             responses: responses.into_inner(),

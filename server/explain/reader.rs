@@ -1,0 +1,86 @@
+//! One item's place in an answer.
+
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use crate::error::Error;
+use crate::explain::log::AnswerLog;
+
+/// Reads an answer from its beginning, at its own pace. Dropping the last reader of a flight cancels it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    log: watch::Receiver<AnswerLog>,
+    /// When it began to read.
+    pub(super) boarded_at: Instant,
+    /// It reads what another item asked for first.
+    pub(super) joined: bool,
+    accepted: bool,
+    /// Deltas that it has read.
+    read: usize,
+}
+
+/// What a reader finds next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The item is queued, behind this many others.
+    Accepted(usize),
+    /// There is more text.
+    Text,
+    /// There will be no more.
+    End,
+}
+
+impl Reader {
+    pub(super) fn new(log: watch::Receiver<AnswerLog>, boarded_at: Instant, joined: bool) -> Self {
+        Self {
+            log,
+            boarded_at,
+            joined,
+            accepted: false,
+            read: 0,
+        }
+    }
+
+    /// Waits until there is something to read, and says what. Safe to drop.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the flight has gone without an end.
+    pub(super) async fn next(&mut self) -> Result<Next, Error> {
+        let (accepted, read) = (self.accepted, self.read);
+        let mut next = None;
+        let found = self.log.wait_for(|log| {
+            next = if let (false, Some(position)) = (accepted, log.position()) {
+                Some(Next::Accepted(position))
+            } else if accepted && log.deltas() > read {
+                Some(Next::Text)
+            } else {
+                log.end.as_ref().map(|_| Next::End)
+            };
+            next.is_some()
+        });
+        let gone = found.await.is_err();
+        next.filter(|_| !gone).ok_or(Error::Internal)
+    }
+
+    /// The client knows that the item is queued.
+    pub(super) fn accepted(&mut self) {
+        self.accepted = true;
+    }
+
+    /// The next delta; with `all`, everything that is there, in one.
+    pub(super) fn text(&mut self, all: bool) -> String {
+        let log = self.log.borrow();
+        // Who comes late gets what was said so far at once.
+        let all = all || (self.joined && self.read == 0);
+        let to = if all { log.deltas() } else { self.read + 1 };
+        let text = log.between(self.read, to).to_owned();
+        self.read = to;
+        text
+    }
+
+    /// Looks at the answer as it is now.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&AnswerLog) -> T) -> T {
+        look(&self.log.borrow())
+    }
+}

@@ -1,0 +1,87 @@
+//! Streams: how many there are, and what became of their readers.
+
+use metrics::{Counter, Gauge, KeyName, Recorder, Unit};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+use super::register::{counter, gauge};
+
+const OPEN: &str = "code_explainer_streams_open";
+const PARKED: &str = "code_explainer_items_parked";
+const SHED: &str = "code_explainer_items_shed_total";
+const JOINED: &str = "code_explainer_items_joined_total";
+
+/// The metrics of streams.
+pub struct StreamMetrics {
+    open: Gauge,
+    parked: Gauge,
+    shed: Counter,
+    joined: Counter,
+}
+
+impl StreamMetrics {
+    pub(super) fn new(recorder: &PrometheusRecorder) -> Self {
+        Self {
+            open: gauge(recorder, OPEN, &[]),
+            parked: gauge(recorder, PARKED, &[]),
+            shed: counter(recorder, SHED, &[]),
+            joined: counter(recorder, JOINED, &[]),
+        }
+    }
+
+    /// Counts a stream as open until the guard is dropped.
+    pub fn opened(&self) -> Counted {
+        Counted::new(&self.open)
+    }
+
+    /// Counts an item as parked, with an answer that its client does not read on, until the guard is dropped.
+    pub fn parked(&self) -> Counted {
+        Counted::new(&self.parked)
+    }
+
+    /// An item was given up because its client did not read on.
+    pub fn shed(&self) {
+        self.shed.increment(1);
+    }
+
+    /// An item shares the answer of another one.
+    pub fn joined(&self) {
+        self.joined.increment(1);
+    }
+}
+
+/// Something that a gauge counts as long as it is there.
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+pub(super) fn describe(recorder: &PrometheusRecorder) {
+    for (name, text) in [
+        (OPEN, "bidirectional streams that are open"),
+        (PARKED, "items with more to say than their client reads"),
+    ] {
+        recorder.describe_gauge(KeyName::from(name), Some(Unit::Count), text.into());
+    }
+    for (name, text) in [
+        (
+            SHED,
+            "items that were given up because their client did not read on",
+        ),
+        (
+            JOINED,
+            "items that shared the answer of another one in flight",
+        ),
+    ] {
+        recorder.describe_counter(KeyName::from(name), Some(Unit::Count), text.into());
+    }
+}
