@@ -7,14 +7,17 @@ SECONDS ?= 60
 # The name that `make image` gives.
 IMAGE ?= code-explainer:dev
 
+# Of bench-peers and bench-quality, where they are given.
+export ROUNDS MINUTES QUICK POSITIONS
+
 export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench fuzz image reference check-cuda clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench bench-peers bench-quality fuzz image reference check-cuda clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nLIBTORCH, CODE_EXPLAINER_MODEL and PYTHON of your own are respected.\n'
 
 setup: ## fetch libtorch, the model and the tools of the tests (only what is missing)
@@ -45,6 +48,13 @@ chart: setup ## lint and render the Helm chart and check what it renders
 bench: setup-run ## micro-benchmarks (criterion)
 	cargo bench --locked
 
+# Both install the other engines into .venv-peers the first time (6 GB, 15 minutes).
+bench-peers: setup-run ## side by side with llama.cpp, OpenVINO GenAI and transformers; ROUNDS=3 MINUTES=15 QUICK=
+	@$(PYTHON) benches/peers/peers.py
+
+bench-quality: setup-run ## what each precision costs in quality, beside llama.cpp; POSITIONS=2400
+	@$(PYTHON) benches/peers/quality.py
+
 fuzz: setup-run ## fuzz the readers of model files; SECONDS=60
 	@scripts/fuzz.sh $(SECONDS)
 
@@ -62,4 +72,4 @@ clean: ## remove what was compiled
 	rm -rf .cuda/target
 
 distclean: clean ## remove also what was fetched
-	rm -rf .libtorch .cuda models .venv .venv-reference .tools tests/clients/node/node_modules
+	rm -rf .libtorch .cuda models .venv .venv-reference .venv-peers .tools tests/clients/node/node_modules

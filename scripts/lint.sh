@@ -13,6 +13,7 @@ quick() {
     check "hadolint" hadolint Dockerfile
     check "buf lint" buf lint proto
     check "buf format" buf format --diff --exit-code proto
+    check "benches: medians, ratios, verdicts" "${PYTHON:-python3}" -B -m unittest discover -s benches/peers
     check "cargo deny: bans, licenses, sources" cargo-deny --locked --workspace check bans licenses sources
 }
 
