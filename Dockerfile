@@ -39,7 +39,8 @@ ENV PATH=/opt/code-explainer/bin:$PATH \
     OMP_WAIT_POLICY=PASSIVE \
     CODE_EXPLAINER_LISTEN=0.0.0.0:50051 \
     CODE_EXPLAINER_HTTP_LISTEN=0.0.0.0:9464 \
-    CODE_EXPLAINER_MODEL=/opt/code-explainer/models/SmolLM2-135M-Instruct.Q4_1.gguf
+    CODE_EXPLAINER_MODEL=/opt/code-explainer/models/SmolLM2-135M-Instruct.Q4_1.gguf \
+    CODE_EXPLAINER_EMBEDDING_MODEL=/opt/code-explainer/models/all-MiniLM-L6-v2
 EXPOSE 50051 9464
 ENTRYPOINT ["code-explainer-server"]
 CMD ["serve"]

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         root.join("codeexplainer").display()
     );
 
-    let files = ["explain", "model", "admin"]
+    let files = ["explain", "embed", "model", "admin"]
         .map(|name| root.join(format!("codeexplainer/v1/{name}.proto")));
     let descriptors = protox::compile(files, [&root])?;
 

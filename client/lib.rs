@@ -10,6 +10,7 @@
 //!   contract has it: an [`ItemSender`] and an [`EventReceiver`].
 //! - [`Client::explain_all`]: the same with a window, retries and reopened streams, so that each
 //!   item gets one answer.
+//! - [`Client::embed`]: texts to vectors.
 //! - [`Error`]: every failure, with its gRPC code and what may be done about it.
 //! - [`proto`]: the generated messages, for those who need the wire's own types.
 //!
@@ -44,6 +45,7 @@
 mod call;
 mod connect;
 mod driver;
+mod embed;
 mod error;
 mod event;
 mod explain_all;
@@ -54,6 +56,7 @@ mod transcript;
 
 pub use call::{EventReceiver, Explanation, ItemEvent, ItemSender};
 pub use connect::{Client, ConnectOptions};
+pub use embed::Embeddings;
 pub use error::{Error, Failure, code_from_i32, code_name};
 pub use event::{Accepted, CacheLevel, Delta, Done, Event, FinishReason, Receipt, Usage};
 pub use explain_all::{Answer, Canceller, ExplainAll, Progress, Step, Window};

@@ -56,6 +56,9 @@ pub enum Error {
     /// A step that the item rode in failed. The cause is in the server's log.
     #[error("the engine failed; the server's log says why")]
     Engine,
+    /// There is no embedding model to ask.
+    #[error("{0}")]
+    NoEmbeddings(&'static str),
     /// Something that should not happen. The cause is in the server's log.
     #[error("internal error; the server's log says why")]
     Internal,
@@ -80,6 +83,7 @@ impl Error {
             | Self::SlowReader { .. }
             | Self::OutOfMemory => Code::ResourceExhausted,
             Self::Loading | Self::ShuttingDown => Code::Unavailable,
+            Self::NoEmbeddings(_) => Code::FailedPrecondition,
             Self::Cancelled(_) => Code::Cancelled,
             Self::Engine | Self::Internal => Code::Internal,
         }
@@ -98,6 +102,7 @@ impl Error {
             Self::SlowReader { .. } => "slow_reader",
             Self::OutOfMemory => "out_of_memory",
             Self::Engine => "engine",
+            Self::NoEmbeddings(_) => "no_embeddings",
             Self::Internal => "internal",
         }
     }
@@ -112,9 +117,11 @@ impl Error {
             }
             // Another replica takes it at once.
             Self::ShuttingDown => Some(Duration::ZERO),
-            Self::Invalid { .. } | Self::DuplicateId(_) | Self::Cancelled(_) | Self::Internal => {
-                None
-            }
+            Self::Invalid { .. }
+            | Self::DuplicateId(_)
+            | Self::Cancelled(_)
+            | Self::NoEmbeddings(_)
+            | Self::Internal => None,
         }
     }
 
@@ -131,6 +138,7 @@ impl Error {
             | Self::SlowReader { .. }
             | Self::OutOfMemory
             | Self::Engine
+            | Self::NoEmbeddings(_)
             | Self::Internal => "",
         }
     }

@@ -7,6 +7,7 @@
 //! - [`request`]: a request that is known to be good. [`identity`]: who it is for.
 //! - [`explain`]: one item from its request to its last event.
 //! - [`prompt`]: from a snippet to a prompt. [`text`]: from a prompt to tokens, and from tokens back to text.
+//! - [`embed`]: texts to vectors, by a model and a cache of their own. [`disk`]: databases in files.
 //! - [`cache`]: answers that were given before, replayed as streams.
 //! - [`scheduler`]: the queue, continuous batching, and the engine thread.
 //! - [`engine`]: the one trait between the scheduler and a device's model, and what implements it.
@@ -18,6 +19,8 @@
 pub mod api;
 pub mod cache;
 pub mod config;
+pub mod disk;
+pub mod embed;
 pub mod engine;
 pub mod error;
 pub mod explain;

@@ -116,6 +116,10 @@ async fn serve(config: Config) -> ExitCode {
             tracing::error!("{error}");
             NO_MODEL.into()
         }
+        Err(error @ RunError::Embed(_)) => {
+            tracing::error!("{error}");
+            NO_MODEL.into()
+        }
         Err(RunError::Other(error)) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE

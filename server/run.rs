@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Shared, http::serve_http, serve_grpc};
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::embed::{EmbedError, Embedder, Load};
 use crate::explain::{Explainer, InFlight};
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, together};
@@ -60,6 +61,9 @@ pub enum RunError {
     /// The model cannot be served.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The embedding model cannot be served.
+    #[error("the embedding model: {0}")]
+    Embed(#[from] EmbedError),
     /// Something else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -83,6 +87,8 @@ pub async fn run(
         config.otlp_endpoint.as_deref(),
         &config.replica,
     )?);
+    let metrics = Arc::new(Metrics::new().context("the metrics")?);
+    let embedder = Arc::new(Embedder::new(config.embed.clone(), metrics.clone()));
     let shared = Arc::new(Shared {
         status: status.clone(),
         request: config.request,
@@ -90,7 +96,9 @@ pub async fn run(
         slow_reader_timeout: config.stream.slow_reader_timeout,
         replica: config.replica.as_str().into(),
         cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
-        metrics: Arc::new(Metrics::new().context("the metrics")?),
+        embedder: embedder.clone(),
+        cache_secret: config.cache_secret.0.as_str().into(),
+        metrics,
         started: Instant::now(),
     });
     let stop = CancellationToken::new();
@@ -121,6 +129,7 @@ pub async fn run(
         end_of_threads(engines.threads).await;
     }
     status.closing.cancel();
+    embedder.flush().await;
     stop.cancel();
     goodbye(grpc, http).await;
     // It blocks while it sends what is left.
@@ -186,6 +195,9 @@ async fn start_engines(
         kv_pool_mb = model.kv_pool_bytes >> 20,
         "the model is loaded"
     );
+    if config.embed.load == Load::Start {
+        shared.embedder.load().await?;
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (context_length, kv_precision) = (model.context_length, model.kv_precision);
     shared.status.serve(Arc::new(Explainer {

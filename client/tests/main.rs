@@ -4,6 +4,7 @@ mod scripted;
 
 mod batch;
 mod command_line;
+mod embed;
 mod explain;
 mod explain_all;
 mod interrupt;

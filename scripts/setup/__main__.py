@@ -1,6 +1,6 @@
 """Fetches what the build, the demo and the tests need: `scripts/setup.sh [run|tests|all]`.
 
-    run    libtorch and the model: enough to build, run and try the server
+    run    libtorch and the models: enough to build, run and try the server
     tests  the tools and packages that `make test` uses
     all    both (the default)
 
@@ -15,13 +15,14 @@ if sys.version_info < (3, 10):  # before anything here is parsed by an older Pyt
              "PYTHON=/path/to/python3" % (sys.version_info[0], sys.version_info[1], sys.executable))
 
 import common  # noqa: E402
+import embedding  # noqa: E402
 import libtorch  # noqa: E402
 import model  # noqa: E402
 import tools  # noqa: E402
 import toolchain  # noqa: E402
 import venv_python  # noqa: E402
 
-RUN = [libtorch, model]
+RUN = [libtorch, model, embedding]
 TESTS = [venv_python.Packages(), tools.RedisServer(), tools.Node(), tools.NodeClient(), tools.Helm()]
 PARTS = {"run": RUN, "tests": TESTS, "all": RUN + TESTS}
 

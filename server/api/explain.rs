@@ -10,14 +10,17 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::api::{Shared, convert, identity};
+use crate::api::{Shared, convert, embed, identity};
 use crate::error::Error;
 use crate::explain::{Call, Cancel, CancelReason, EventKind, ItemEvent, Outlet};
 use crate::identity::Identity;
 use crate::metrics::{Counted, Outcome};
 use crate::proto::explain_service_server::ExplainService;
 use crate::proto::explain_stream_request::Request as Wish;
-use crate::proto::{ExplainRequest, ExplainResponse, ExplainStreamRequest, ExplainStreamResponse};
+use crate::proto::{
+    EmbedRequest, EmbedResponse, ExplainRequest, ExplainResponse, ExplainStreamRequest,
+    ExplainStreamResponse,
+};
 use crate::request::{MAX_ID_BYTES, ValidRequest};
 use crate::telemetry::TraceParent;
 
@@ -67,6 +70,15 @@ impl ExplainService for ExplainApi {
         let shared = self.shared.clone();
         let responses = ReceiverStream::new(events).map(move |e| convert::response(e, &shared));
         Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn embed(
+        &self,
+        request: Request<EmbedRequest>,
+    ) -> Result<Response<EmbedResponse>, Status> {
+        let identity = identity(request.extensions());
+        let salt = identity.salt(self.shared.cache_secret.as_bytes());
+        embed::embed(&self.shared, &salt, request).await
     }
 
     async fn explain_stream(

@@ -59,6 +59,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
             memory.push(("gpu", model.weights_bytes + model.kv_pool_bytes));
         }
     }
+    let embedder = &shared.embedder;
+    (shared.metrics.embeddings).scrape(&embedder.cache_stats(), embedder.waiting());
     let cache = &shared.cache.stats();
     let text = shared.metrics.render(&Snapshot {
         gauges,

@@ -1,12 +1,14 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
 //! - `explain`: the bidirectional stream and the single call.
+//! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
 //! - `model`, `admin`: what is served, and how it fares.
 //! - [`http`]: metrics and probes.
 
 mod admin;
 mod convert;
+mod embed;
 mod explain;
 pub mod http;
 mod model;
@@ -23,6 +25,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::cache::Cache;
+use crate::embed::Embedder;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::proto;
@@ -54,6 +57,10 @@ pub struct Shared {
     pub replica: Arc<str>,
     /// The explanation cache.
     pub cache: Arc<Cache>,
+    /// The way to the embedding model.
+    pub embedder: Arc<Embedder>,
+    /// Mixed into the embedding cache's keys.
+    pub cache_secret: Arc<str>,
     /// Where to count.
     pub metrics: Arc<Metrics>,
     /// When the server started.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::cache_memory_args::CacheMemoryArgs;
+use super::embed_args::EmbedArgs;
 use super::export_args::ExportArgs;
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
@@ -85,6 +86,8 @@ pub(super) struct ServeArgs {
     pub(super) cache: CacheArgs,
     #[command(flatten, next_help_heading = "Cache")]
     pub(super) cache_memory: CacheMemoryArgs,
+    #[command(flatten, next_help_heading = "Embeddings")]
+    pub(super) embed: EmbedArgs,
     #[command(flatten, next_help_heading = "Operation")]
     pub(super) operation: OperationArgs,
 }
@@ -295,6 +298,7 @@ impl ServeArgs {
             streams,
             cache,
             cache_memory,
+            embed,
             operation,
             ..
         } = self;
@@ -409,6 +413,7 @@ impl ServeArgs {
             },
             cache: cache_config,
             cache_secret: Secret(cache.cache_secret),
+            embed: embed.validate(limits.max_code_bytes)?,
             replica: operation.replica.unwrap_or_else(host_name),
             otlp_endpoint: operation.otlp_endpoint,
             drain_timeout: operation.drain_timeout.into(),

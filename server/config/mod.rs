@@ -3,6 +3,7 @@
 
 mod args;
 mod cache_memory_args;
+mod embed_args;
 mod export_args;
 mod model_args;
 mod quantize_args;
@@ -19,6 +20,7 @@ use clap::{CommandFactory, FromArgMatches};
 pub use stream_args::StreamOptions;
 
 use crate::cache::CacheConfig;
+use crate::embed::EmbedConfig;
 use crate::engine::{DeviceSpec, Devices, EngineOptions, Precision};
 use crate::optimize::Wishes;
 use crate::request::RequestLimits;
@@ -95,6 +97,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// Mixed into the cache's keys.
     pub cache_secret: Secret,
+    /// The embedding model and its cache.
+    pub embed: EmbedConfig,
     /// Name of this server.
     pub replica: String,
     /// OTLP collector.

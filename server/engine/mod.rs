@@ -4,6 +4,7 @@
 //! device that runs it; [`native`] and [`torch`] are the real ones, [`fake`] is the one that tests steer.
 
 pub mod devices;
+mod encoder;
 pub mod fake;
 mod plan;
 
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use devices::{CpuShare, DeviceSpec, Devices};
+pub use encoder::{Encoder, EncoderInfo};
 
 /// Index of a block of the KV cache's pool.
 pub type BlockId = u32;

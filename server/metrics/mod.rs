@@ -7,6 +7,8 @@ mod describe;
 mod register;
 mod streams;
 
+mod embeddings;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +21,8 @@ pub use streams::{Counted, StreamMetrics};
 
 use describe::describe;
 use register::{counter, gauge, histogram};
+
+pub use embeddings::EmbeddingMetrics;
 
 use crate::cache::CacheStats;
 use crate::prompt::Strategy;
@@ -81,6 +85,8 @@ pub struct ItemTimes {
 
 /// A server's metrics.
 pub struct Metrics {
+    /// Of embeddings and retrieval.
+    pub embeddings: EmbeddingMetrics,
     prometheus: PrometheusHandle,
     durations: Vec<(Strategy, Histogram)>,
     items: [Counter; 3],
@@ -173,7 +179,7 @@ impl Metrics {
     /// # Errors
     /// The buckets are not valid, which a test would have found.
     pub fn new() -> Result<Self, BuildError> {
-        let recorder = PrometheusBuilder::new()
+        let recorder = embeddings::with_buckets(PrometheusBuilder::new())?
             .set_buckets_for_metric(Matcher::Full(DURATION.into()), SECONDS)?
             .set_buckets_for_metric(Matcher::Full(FIRST_TOKEN.into()), SECONDS)?
             .set_buckets_for_metric(Matcher::Full(QUEUE_TIME.into()), SECONDS)?
@@ -187,6 +193,7 @@ impl Metrics {
         let strategies = Strategy::ALL.iter();
         gauge(r, BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(Self {
+            embeddings: EmbeddingMetrics::new(r),
             prometheus: r.handle(),
             durations: strategies
                 .map(|s| (*s, histogram(r, DURATION, &[("strategy", s.as_str())])))

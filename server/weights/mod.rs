@@ -4,6 +4,8 @@
 //! [`ModelConfig`] and one table of tensors under the same names (those of GGUF), in the same layout (`[out, in]` for
 //! linear weights, rotary rows in "rotate half" order), so that an engine reads every model with one loop.
 //!
+//! An [`EncoderCheckpoint`] is the same for a model that turns texts into vectors.
+//!
 //! A [`PackedModel`] is a checkpoint as `quantize` has written it: the bytes that kernels read.
 //!
 //! The parsers ([`gguf::Gguf`], [`huggingface::SafetensorsTable`], [`packed::Table`], [`ModelConfig::from_gguf`],
@@ -32,7 +34,7 @@ pub use config::{Activation, Architecture, ModelConfig, RopeScaling};
 pub use dtype::DType;
 pub use error::{ConfigError, WeightsError};
 pub use gguf::{Array, Gguf, GgufError, Metadata, StringArray, Value};
-pub use huggingface::{SafetensorsError, SafetensorsTable};
+pub use huggingface::{EncoderCheckpoint, EncoderConfig, SafetensorsError, SafetensorsTable};
 pub use packed::{PackedError, PackedModel};
 pub use table::{TensorEntry, TensorTable};
 pub use tensor::{Layout, TensorView};

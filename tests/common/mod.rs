@@ -2,6 +2,7 @@
 
 pub(crate) mod awkward_shapes;
 pub(crate) mod divergence;
+pub(crate) mod minilm;
 pub(crate) mod model_files;
 pub(crate) mod packed;
 pub(crate) mod programs;

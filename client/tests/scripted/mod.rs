@@ -181,6 +181,23 @@ impl ExplainService for Script {
         tokio::spawn(play::stream(self.0.clone(), request.into_inner(), events));
         Ok(Response::new(ReceiverStream::new(received)))
     }
+
+    /// A text's vector has its length in it.
+    async fn embed(
+        &self,
+        request: Request<EmbedRequest>,
+    ) -> Result<Response<EmbedResponse>, Status> {
+        let texts = request.into_inner().texts;
+        let embeddings = texts.iter().map(|text| Embedding {
+            values: vec![text.len() as f32],
+            ..Default::default()
+        });
+        Ok(Response::new(EmbedResponse {
+            embeddings: embeddings.collect(),
+            model: "scripted".into(),
+            dimensions: 1,
+        }))
+    }
 }
 
 #[tonic::async_trait]

@@ -3,7 +3,7 @@
 //! The only place in the library that names `tch`. Reading order: [`load`](mod@load) turns a checkpoint into tensors,
 //! `device` says where they live, `linear` how matrices are stored and multiplied by, `batch` turns a plan into index tensors,
 //! `model` is the network, `kv_cache` the pool that its attention reads and writes, `torchscript` the same network as a module
-//! in a file, `graphs` its steps recorded for CUDA, `error` what becomes of an exception in libtorch.
+//! in a file, `graphs` its steps recorded for CUDA, `encoder` the network that turns texts into vectors, `error` what becomes of an exception in libtorch.
 //!
 //! # Exactness
 //! libtorch picks a matrix multiplication by its shape, so the last bits of a logit can depend on how many rows a step has
@@ -13,6 +13,7 @@
 mod backend;
 mod batch;
 mod device;
+mod encoder;
 mod error;
 mod graphs;
 mod kv_cache;
@@ -22,6 +23,7 @@ mod model;
 mod torchscript;
 
 pub use backend::TorchBackend;
+pub use encoder::{TorchEncoder, load_encoder};
 pub use load::{export_torchscript, load};
 pub use torchscript::module_precision;
 

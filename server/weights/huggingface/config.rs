@@ -147,7 +147,7 @@ fn gpt2(keys: &Keys) -> Result<ModelConfig, ConfigError> {
     })
 }
 
-fn activation(keys: &Keys, key: &str, default: &str) -> Result<Activation, ConfigError> {
+pub(super) fn activation(keys: &Keys, key: &str, default: &str) -> Result<Activation, ConfigError> {
     match keys.string(key)?.unwrap_or(default) {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu" => Ok(Activation::Gelu),
@@ -218,13 +218,13 @@ fn rope(keys: &Keys) -> Result<(f32, RopeScaling), ConfigError> {
 
 /// A JSON object whose errors name keys in full. `null` counts as absent.
 #[derive(Clone)]
-struct Keys {
+pub(super) struct Keys {
     prefix: String,
     object: Map<String, Value>,
 }
 
 impl Keys {
-    fn parse(json: &[u8]) -> Result<Self, ConfigError> {
+    pub(super) fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         let object = serde_json::from_slice(json).map_err(|e| ConfigError::Json {
             reason: e.to_string(),
         })?;
@@ -238,13 +238,13 @@ impl Keys {
         format!("{}{name}", self.prefix)
     }
 
-    fn missing(&self, name: &str) -> ConfigError {
+    pub(super) fn missing(&self, name: &str) -> ConfigError {
         ConfigError::Missing {
             key: self.key(name),
         }
     }
 
-    fn unsupported(&self, name: &str, reason: &str) -> ConfigError {
+    pub(super) fn unsupported(&self, name: &str, reason: &str) -> ConfigError {
         let found = self.object.get(name).map_or_else(String::new, shown);
         ConfigError::Unsupported {
             key: self.key(name),
@@ -276,18 +276,18 @@ impl Keys {
         }
     }
 
-    fn optional_size(&self, name: &str) -> Result<Option<usize>, ConfigError> {
+    pub(super) fn optional_size(&self, name: &str) -> Result<Option<usize>, ConfigError> {
         // Within 32 bits, so that sums and small multiples cannot overflow before sizes are checked.
         self.read(name, "a size", |value| {
             Some(u32::try_from(value.as_u64()?).ok()? as usize)
         })
     }
 
-    fn size(&self, name: &str) -> Result<usize, ConfigError> {
+    pub(super) fn size(&self, name: &str) -> Result<usize, ConfigError> {
         self.optional_size(name)?.ok_or_else(|| self.missing(name))
     }
 
-    fn optional_float(&self, name: &str) -> Result<Option<f32>, ConfigError> {
+    pub(super) fn optional_float(&self, name: &str) -> Result<Option<f32>, ConfigError> {
         self.read(name, "a number", |value| Some(value.as_f64()? as f32))
     }
 
@@ -301,7 +301,7 @@ impl Keys {
             .unwrap_or(default))
     }
 
-    fn string(&self, name: &str) -> Result<Option<&str>, ConfigError> {
+    pub(super) fn string(&self, name: &str) -> Result<Option<&str>, ConfigError> {
         self.read(name, "a string", Value::as_str)
     }
 

@@ -2,11 +2,13 @@
 
 mod config;
 mod directory;
+mod encoder;
 mod error;
 mod names;
 mod safetensors;
 
 pub(super) use directory::{Directory, SMALL_FILES};
+pub use encoder::{EncoderCheckpoint, EncoderConfig, check as check_encoder};
 pub use error::SafetensorsError;
 pub use names::canonical_table;
 pub use safetensors::{SafetensorsEntry, SafetensorsTable};

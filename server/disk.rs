@@ -1,0 +1,108 @@
+//! Databases in files of the data directory: redb, checked as a whole when they are opened, and in memory where there is no
+//! directory.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, DatabaseError, StorageError};
+
+/// Pages that redb keeps in memory, for each database; the system caches the file beside that.
+const PAGE_CACHE_BYTES: usize = 16 << 20;
+
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// Two servers cannot share one.
+    #[error("{path}: another server has it open; give each server a --data-dir of its own")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not what this server has written.
+    #[error("{path}: the file is damaged, or not of this server's format: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A read or a write failed.
+    #[error("the database failed: {0}")]
+    Failed(#[from] Box<redb::Error>),
+}
+
+impl DiskError {
+    /// Of any of redb's errors.
+    pub fn failed(error: impl Into<redb::Error>) -> Self {
+        Self::Failed(Box::new(error.into()))
+    }
+}
+
+/// Opens the database `name` in a directory, which is made if it is missing; or one that lives as long as the process.
+///
+/// # Errors
+/// [`DiskError`] names the file.
+pub fn open(directory: Option<&Path>, name: &str) -> Result<Database, DiskError> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(PAGE_CACHE_BYTES);
+    let Some(directory) = directory else {
+        let database = builder.create_with_backend(InMemoryBackend::new());
+        return database.map_err(DiskError::failed);
+    };
+    std::fs::create_dir_all(directory).map_err(|source| DiskError::Io {
+        path: directory.to_owned(),
+        source,
+    })?;
+    let path = directory.join(name);
+    // Reads all of it, once: after that a page is believed.
+    builder.set_check_integrity_on_open(true);
+    let damaged = |reason: String| DiskError::Damaged {
+        path: path.clone(),
+        reason,
+    };
+    // A file that was made to hurt may still make it panic.
+    match catch_unwind(AssertUnwindSafe(|| builder.create(&path))) {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch)) => {
+            Err(DiskError::InUse { path })
+        }
+        Ok(Err(DatabaseError::Storage(StorageError::Io(source))))
+            if source.kind() != std::io::ErrorKind::InvalidData =>
+        {
+            Err(DiskError::Io { path, source })
+        }
+        Ok(Err(error)) => Err(damaged(error.to_string())),
+        Err(_) => Err(damaged("its pages do not fit together".into())),
+    }
+}
+
+/// As [`open`], for what can be made again: a file that is damaged is put aside as `NAME.damaged`, in place of one that was
+/// put aside before, and a new one is begun.
+///
+/// # Errors
+/// As [`open`], for everything else.
+pub fn open_or_renew(directory: Option<&Path>, name: &str) -> Result<Database, DiskError> {
+    match open(directory, name) {
+        Err(DiskError::Damaged { path, reason }) => {
+            let aside = path.with_extension("damaged");
+            tracing::warn!(
+                file = %path.display(),
+                aside = %aside.display(),
+                reason,
+                "a file is damaged; beginning a new one"
+            );
+            std::fs::rename(&path, &aside).map_err(|source| DiskError::Io { path, source })?;
+            open(directory, name)
+        }
+        other => other,
+    }
+}

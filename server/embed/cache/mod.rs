@@ -1,0 +1,289 @@
+//! Vectors that were computed before, on disk.
+//!
+//! A vector is found under a keyed hash of the tenant's salt, the model's digest and the text: no text is stored. Values
+//! carry a checksum over key and vector. Writes are gathered and synced together by a thread of their own, so that a
+//! look-up never waits for the disk to write; what a crash can lose is what has not been synced, a fifth of a second at
+//! most. The least recently used vectors make room.
+//!
+//! It fails open: a file that cannot be opened, or a read that fails, costs the vectors and nothing else.
+
+mod value;
+mod writer;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+
+use super::Embedding;
+use crate::disk::{self, DiskError};
+use value::value_bytes;
+pub use value::{VectorKey, decode as decode_value, encode as encode_value};
+use writer::Writer;
+
+/// The file in the data directory.
+pub const FILE: &str = "embeddings.redb";
+/// Of the tables below and of the values in them.
+const FORMAT: u64 = 1;
+
+const VECTORS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("vectors");
+/// By when they were used last, the oldest first.
+const ORDER: TableDefinition<'static, u64, &[u8; 32]> = TableDefinition::new("order");
+const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+
+/// What the cache may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Vectors at most; 0: no cache.
+    pub entries: u64,
+    /// Bytes of keys and values at most. The file takes somewhat more.
+    pub bytes: u64,
+}
+
+/// Why there is no cache.
+#[derive(Debug, thiserror::Error)]
+pub enum VectorCacheError {
+    /// The file.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The operating system gives no thread.
+    #[error("no thread for the embedding cache: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What the cache did and what it holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VectorCacheStats {
+    /// Vectors that are synced.
+    pub entries: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Look-ups that found a vector.
+    pub hits: u64,
+    /// Look-ups that did not.
+    pub misses: u64,
+    /// Vectors that made room.
+    pub evictions: u64,
+    /// Vectors that were not what had been stored, and were dropped.
+    pub broken: u64,
+    /// Vectors that were not stored because the disk did not keep up, or failed.
+    pub dropped: u64,
+    /// Whether there is a cache at all.
+    pub enabled: bool,
+    /// Whether it survives the process.
+    pub persistent: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    evictions: AtomicU64,
+    broken: AtomicU64,
+    dropped: AtomicU64,
+    entries: AtomicU64,
+    /// What was used last has one less than this.
+    sequence: AtomicU64,
+}
+
+/// The cache. Off where nothing can be stored.
+pub struct VectorCache {
+    inner: Option<Inner>,
+}
+
+struct Inner {
+    database: Arc<Database>,
+    counters: Arc<Counters>,
+    writer: Writer,
+    dimensions: usize,
+    /// Vectors at most.
+    limit: u64,
+    persistent: bool,
+}
+
+impl VectorCache {
+    /// Opens the cache of a model in a directory, or one that lives as long as the process. Vectors of another model are
+    /// dropped.
+    ///
+    /// # Errors
+    /// The file is in use or cannot be made. A damaged one is put aside.
+    pub fn open(
+        directory: Option<&Path>,
+        model_digest: &str,
+        dimensions: usize,
+        limits: CacheLimits,
+    ) -> Result<Self, VectorCacheError> {
+        let limit = limits.entries.min(limits.bytes / entry_bytes(dimensions));
+        if limit == 0 {
+            return Ok(Self { inner: None });
+        }
+        let database = Arc::new(disk::open_or_renew(directory, FILE)?);
+        let counters = Arc::new(Counters::default());
+        let (entries, next) = prepare(&database, model_digest)?;
+        counters.entries.store(entries, Ordering::Relaxed);
+        counters.sequence.store(next, Ordering::Relaxed);
+        let writer = Writer::start(database.clone(), counters.clone(), limit)?;
+        Ok(Self {
+            inner: Some(Inner {
+                database,
+                counters,
+                writer,
+                dimensions,
+                limit,
+                persistent: directory.is_some(),
+            }),
+        })
+    }
+
+    /// As [`open`](Self::open); where that fails, the log says why and there is no cache.
+    pub fn open_or_without(
+        directory: Option<&Path>,
+        model_digest: &str,
+        dimensions: usize,
+        limits: CacheLimits,
+    ) -> Self {
+        Self::open(directory, model_digest, dimensions, limits).unwrap_or_else(|error| {
+            tracing::warn!("embeddings are not cached: {error}");
+            Self { inner: None }
+        })
+    }
+
+    /// The vectors of keys, in order, as far as they are there and whole.
+    pub fn get(&self, keys: &[VectorKey]) -> Vec<Option<Embedding>> {
+        let Some(inner) = &self.inner else {
+            return vec![None; keys.len()];
+        };
+        // A page that broke since the file was opened may make redb panic.
+        let read = catch_unwind(AssertUnwindSafe(|| inner.read(keys)));
+        let found = match read {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => inner.failed(&error.to_string(), keys.len()),
+            Err(_) => inner.failed("its pages do not fit together", keys.len()),
+        };
+        let hits = found.iter().flatten().count() as u64;
+        inner.counters.hits.fetch_add(hits, Ordering::Relaxed);
+        let misses = keys.len() as u64 - hits;
+        inner.counters.misses.fetch_add(misses, Ordering::Relaxed);
+        found
+    }
+
+    /// Stores a vector with the next batch. Never waits.
+    pub fn put(&self, key: VectorKey, embedding: &Embedding) {
+        if let Some(inner) = &self.inner {
+            let value = value::encode(&key, embedding);
+            inner.writer.put(key, value);
+        }
+    }
+
+    /// Waits until what was put before is on disk.
+    pub fn flush(&self) {
+        if let Some(inner) = &self.inner {
+            inner.writer.flush();
+        }
+    }
+
+    /// Drops every vector, on disk too.
+    pub fn clear(&self) {
+        if let Some(inner) = &self.inner {
+            inner.writer.clear();
+        }
+    }
+
+    /// What the cache did so far and what it holds now.
+    pub fn stats(&self) -> VectorCacheStats {
+        let Some(inner) = &self.inner else {
+            return VectorCacheStats::default();
+        };
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &inner.counters;
+        let entries = get(&counters.entries);
+        VectorCacheStats {
+            entries,
+            bytes: entries * entry_bytes(inner.dimensions),
+            hits: get(&counters.hits),
+            misses: get(&counters.misses),
+            evictions: get(&counters.evictions),
+            broken: get(&counters.broken),
+            dropped: get(&counters.dropped),
+            enabled: true,
+            persistent: inner.persistent,
+        }
+    }
+}
+
+impl Inner {
+    fn read(&self, keys: &[VectorKey]) -> Result<Vec<Option<Embedding>>, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let vectors = transaction.open_table(VECTORS)?;
+        let newest = self.counters.sequence.load(Ordering::Relaxed);
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(stored) = vectors.get(key.as_bytes())? else {
+                found.push(None);
+                continue;
+            };
+            let decoded = value::decode(key, stored.value(), self.dimensions);
+            match &decoded {
+                // What is among the newest half is in no danger: that spares most hits a write.
+                Some((used, _)) if newest.saturating_sub(*used) > self.limit / 2 => {
+                    self.writer.touch(*key);
+                }
+                Some(_) => {}
+                None => {
+                    self.counters.broken.fetch_add(1, Ordering::Relaxed);
+                    self.writer.remove(*key);
+                }
+            }
+            found.push(decoded.map(|(_, embedding)| embedding));
+        }
+        Ok(found)
+    }
+
+    fn failed(&self, reason: &str, keys: usize) -> Vec<Option<Embedding>> {
+        tracing::warn!(reason, "the embedding cache cannot be read");
+        vec![None; keys]
+    }
+}
+
+/// Of a key and a value, in both tables.
+fn entry_bytes(dimensions: usize) -> u64 {
+    (2 * (32 + 8) + value_bytes(dimensions)) as u64
+}
+
+/// Makes the tables, empties them if they are another model's, and says how many vectors there are and what the next one's
+/// place in the order is.
+fn prepare(database: &Database, model_digest: &str) -> Result<(u64, u64), DiskError> {
+    let failed = |e: redb::Error| DiskError::Failed(Box::new(e));
+    let prepared = || -> Result<(u64, u64), redb::Error> {
+        let transaction = database.begin_write()?;
+        let result = {
+            let mut meta = transaction.open_table(META)?;
+            let ours = [
+                ("format", FORMAT.to_le_bytes().to_vec()),
+                ("model", model_digest.as_bytes().to_vec()),
+            ];
+            let mut same = true;
+            for (name, value) in &ours {
+                same &= meta
+                    .get(*name)?
+                    .is_some_and(|found| found.value() == value.as_slice());
+            }
+            if !same {
+                transaction.delete_table(VECTORS)?;
+                transaction.delete_table(ORDER)?;
+                for (name, value) in &ours {
+                    meta.insert(*name, value.as_slice())?;
+                }
+            }
+            let vectors = transaction.open_table(VECTORS)?;
+            let order = transaction.open_table(ORDER)?;
+            let last = order.last()?;
+            (vectors.len()?, last.map_or(0, |(used, _)| used.value() + 1))
+        };
+        transaction.commit()?;
+        Ok(result)
+    };
+    prepared().map_err(failed)
+}

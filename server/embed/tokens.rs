@@ -1,0 +1,152 @@
+//! A text to the tokens of an encoder.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
+
+use super::config::EmbedError;
+use crate::weights::EncoderConfig;
+
+/// Most bytes of a file beside the weights; a vocabulary of 250,000 words has half of it.
+const LARGEST_FILE: u64 = 32 << 20;
+/// Texts that can be told apart need more than the model's own tokens around them.
+const FEWEST_TOKENS: usize = 4;
+
+/// An encoder's `tokenizer.json`, cut to what the model takes.
+#[derive(Debug)]
+pub struct TextTokenizer {
+    inner: tokenizers::Tokenizer,
+}
+
+/// A text, tokenized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokenized {
+    /// Begin, text and end.
+    pub tokens: Vec<u32>,
+    /// The text had more.
+    pub truncated: bool,
+}
+
+/// `sentence_bert_config.json`
+#[derive(Deserialize)]
+struct Lengths {
+    max_seq_length: Option<usize>,
+}
+
+/// `1_Pooling/config.json`
+#[derive(Deserialize)]
+struct Pooling {
+    #[serde(default)]
+    pooling_mode_mean_tokens: bool,
+    #[serde(default)]
+    pooling_mode_cls_token: bool,
+    #[serde(default)]
+    pooling_mode_max_tokens: bool,
+}
+
+impl TextTokenizer {
+    /// Reads the tokenizer that lies beside a model's weights; with the length that the model was trained for, where a
+    /// file says so, and not if it wants its tokens pooled otherwise than by their mean.
+    ///
+    /// # Errors
+    /// [`EmbedError::File`] names the file.
+    pub fn open(directory: &Path, config: &EncoderConfig) -> Result<Self, EmbedError> {
+        let lengths: Option<Lengths> = json(&directory.join("sentence_bert_config.json"))?;
+        let longest = lengths
+            .and_then(|lengths| lengths.max_seq_length)
+            .unwrap_or(config.positions)
+            .min(config.positions);
+        let pooling: Option<Pooling> = json(&directory.join("1_Pooling/config.json"))?;
+        if pooling.is_some_and(|p| {
+            !p.pooling_mode_mean_tokens || p.pooling_mode_cls_token || p.pooling_mode_max_tokens
+        }) {
+            return Err(EmbedError::File {
+                path: directory.join("1_Pooling/config.json"),
+                reason: "the model wants another pooling than the mean of its tokens, which alone is supported"
+                    .into(),
+            });
+        }
+        let path = directory.join("tokenizer.json");
+        let wrong = |reason: String| EmbedError::File {
+            path: path.clone(),
+            reason,
+        };
+        let bytes = read(&path)?.ok_or_else(|| wrong("the file is missing".into()))?;
+        Self::from_bytes(&bytes, longest).map_err(wrong)
+    }
+
+    /// Reads a `tokenizer.json`, for texts of at most `longest` tokens.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_bytes(bytes: &[u8], longest: usize) -> Result<Self, String> {
+        if longest < FEWEST_TOKENS {
+            return Err(format!(
+                "texts of {longest} tokens are too short to be told apart"
+            ));
+        }
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
+        inner.with_padding(None);
+        let truncation = TruncationParams {
+            max_length: longest,
+            strategy: TruncationStrategy::LongestFirst,
+            direction: TruncationDirection::Right,
+            stride: 0,
+        };
+        inner
+            .with_truncation(Some(truncation))
+            .map_err(|e| e.to_string())?;
+        // What a client writes is text: `[SEP]` too.
+        inner.set_encode_special_tokens(true);
+        Ok(Self { inner })
+    }
+
+    /// One more than the largest token.
+    pub fn vocabulary(&self) -> usize {
+        let largest = self.inner.get_vocab(true).into_values().max();
+        largest.map_or(0, |id| id as usize + 1)
+    }
+
+    /// A text's tokens, between those that the model wants around them.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn encode(&self, text: &str) -> Result<Tokenized, String> {
+        let encoding = self.inner.encode(text, true).map_err(|e| e.to_string())?;
+        Ok(Tokenized {
+            truncated: !encoding.get_overflowing().is_empty(),
+            tokens: encoding.get_ids().to_vec(),
+        })
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, EmbedError> {
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
+    let parsed = serde_json::from_slice(&bytes);
+    parsed.map(Some).map_err(|e| EmbedError::File {
+        path: path.to_owned(),
+        reason: format!("not what is expected: {e}"),
+    })
+}
+
+/// A small file's bytes, if it is there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, EmbedError> {
+    let wrong = |reason: String| EmbedError::File {
+        path: path.to_owned(),
+        reason,
+    };
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(wrong(e.to_string())),
+        Ok(metadata) if metadata.len() > LARGEST_FILE => {
+            return Err(wrong(format!("larger than {LARGEST_FILE} bytes")));
+        }
+        Ok(_) => {}
+    }
+    std::fs::read(path)
+        .map(Some)
+        .map_err(|e| wrong(e.to_string()))
+}
