@@ -93,7 +93,7 @@ impl Explanation {
         let (mut text, mut end) = (String::new(), None);
         while let Some(event) = self.next().await {
             match event? {
-                Event::Accepted(_) => {}
+                Event::Accepted(_) | Event::Queued(_) => {}
                 Event::Delta(delta) => text.push_str(&delta.text),
                 Event::Done(done) => end = Some(done),
             }
@@ -121,6 +121,7 @@ impl Stream for Explanation {
                 event: Some(event), ..
             })) => Ok(match event {
                 explain_response::Event::Accepted(event) => Event::Accepted(event.into()),
+                explain_response::Event::Queued(event) => Event::Queued(event.queue_position),
                 explain_response::Event::Delta(event) => Event::Delta(event.into()),
                 explain_response::Event::Done(event) => Event::Done(event.into()),
             }),
@@ -246,6 +247,7 @@ fn item_event(response: ExplainStreamResponse) -> Result<ItemEvent, Error> {
         .ok_or(Error::Contract("an event without content"))?
     {
         explain_stream_response::Event::Accepted(event) => Ok(Event::Accepted(event.into())),
+        explain_stream_response::Event::Queued(event) => Ok(Event::Queued(event.queue_position)),
         explain_stream_response::Event::Delta(event) => Ok(Event::Delta(event.into())),
         explain_stream_response::Event::Done(event) => Ok(Event::Done(event.into())),
         explain_stream_response::Event::Error(error) => Err(error.into()),

@@ -242,7 +242,7 @@ impl Driver {
                 self.tell(job.step(Progress::Accepted(accepted))).await?;
                 self.flight.insert(id, job);
             }
-            Ok(Event::Accepted(_)) => {
+            Ok(Event::Accepted(_) | Event::Queued(_)) => {
                 self.flight.insert(id, job);
             }
             Ok(Event::Delta(delta)) => {

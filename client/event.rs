@@ -4,11 +4,13 @@ use serde::Serialize;
 
 use crate::proto;
 
-/// Something that happened to an item: `Accepted`, then any number of `Delta`, then `Done`.
+/// Something that happened to an item: `Accepted`, then any number of `Queued`, any number of `Delta`, then `Done`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The item was valid and is queued.
     Accepted(Accepted),
+    /// Its place in the queue has changed: how many items are before it now.
+    Queued(u32),
     /// More of the answer.
     Delta(Delta),
     /// The answer is complete; the item's last event.
@@ -64,6 +66,8 @@ pub enum FinishReason {
     Length,
     /// The model's context was full.
     Context,
+    /// Its time was up.
+    Deadline,
     /// A reason that this client does not know.
     Unknown,
 }
@@ -76,6 +80,7 @@ impl FinishReason {
             Self::Stop => "stop",
             Self::Length => "length",
             Self::Context => "context",
+            Self::Deadline => "deadline",
             Self::Unknown => "unknown",
         }
     }
@@ -164,6 +169,7 @@ impl From<proto::Done> for Done {
             proto::FinishReason::Stop => FinishReason::Stop,
             proto::FinishReason::Length => FinishReason::Length,
             proto::FinishReason::Context => FinishReason::Context,
+            proto::FinishReason::Deadline => FinishReason::Deadline,
             proto::FinishReason::Unspecified => FinishReason::Unknown,
         };
         Self {

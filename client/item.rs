@@ -1,5 +1,7 @@
 //! What is asked of the server.
 
+use std::time::Duration;
+
 use crate::proto;
 
 /// A snippet to explain, and how.
@@ -67,12 +69,46 @@ pub struct ExplainOptions {
     pub include_full_text: bool,
     /// Send the exact prompt in [`Accepted`](crate::Accepted).
     pub include_prompt: bool,
+    /// How urgent it is, beside the others of the same tenant. `None`: normal.
+    pub priority: Option<Priority>,
+    /// The most time for it on the server, from its receipt on.
+    pub timeout: Option<Duration>,
+    /// When its time is up, end with what there is instead of an error.
+    pub keep_at_deadline: bool,
+}
+
+/// How urgent an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody is waiting for the answer.
+    Interactive,
+    /// As most.
+    Normal,
+    /// Whenever there is nothing more urgent.
+    Bulk,
 }
 
 impl From<Item> for proto::ExplainRequest {
     fn from(Item { id, code, options }: Item) -> Self {
         // The wire counts in i32. What is larger is larger than any limit of a server, which says so.
         let count = |n: Option<u32>| i32::try_from(n.unwrap_or(0)).unwrap_or(i32::MAX);
+        let priority = options.priority.map(|priority| match priority {
+            Priority::Interactive => proto::Priority::Interactive,
+            Priority::Normal => proto::Priority::Normal,
+            Priority::Bulk => proto::Priority::Bulk,
+        });
+        let on_deadline = if options.keep_at_deadline {
+            proto::OnDeadline::Keep
+        } else {
+            proto::OnDeadline::Unspecified
+        };
+        // What does not fit into the wire's type is longer than any limit of a server, which says so.
+        let timeout = |time| {
+            prost_types::Duration::try_from(time).unwrap_or(prost_types::Duration {
+                seconds: i64::MAX,
+                nanos: 0,
+            })
+        };
         Self {
             id,
             code,
@@ -89,6 +125,9 @@ impl From<Item> for proto::ExplainRequest {
             ignore_eos: options.ignore_eos,
             include_full_text: options.include_full_text,
             include_prompt: options.include_prompt,
+            priority: priority.unwrap_or_default().into(),
+            timeout: options.timeout.map(timeout),
+            on_deadline: on_deadline.into(),
         }
     }
 }

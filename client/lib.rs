@@ -60,7 +60,7 @@ pub use embed::Embeddings;
 pub use error::{Error, Failure, code_from_i32, code_name};
 pub use event::{Accepted, CacheLevel, Delta, Done, Event, FinishReason, Receipt, Usage};
 pub use explain_all::{Answer, Canceller, ExplainAll, Progress, Step, Window};
-pub use item::{ExplainOptions, Item};
+pub use item::{ExplainOptions, Item, Priority};
 pub use retry::Retry;
 pub use tonic::Code;
 

@@ -22,10 +22,12 @@ pub enum Error {
     #[error("id: an item with the id '{0}' is in flight on this stream")]
     DuplicateId(String),
     /// The server's queue is full.
-    #[error("the queue is full ({limit} items); try again later")]
+    #[error("the queue is full ({limit} {unit}); try again later")]
     QueueFull {
-        /// Items that it holds.
+        /// What it holds.
         limit: usize,
+        /// Of what.
+        unit: &'static str,
         /// When to try again.
         retry: Duration,
     },
@@ -50,6 +52,9 @@ pub enum Error {
         /// How long there was no room for the item's next event.
         waited: Duration,
     },
+    /// Its time was up.
+    #[error("the item's time was up")]
+    Deadline,
     /// A step that the item rode in failed for want of memory.
     #[error("the engine ran out of memory; try again later")]
     OutOfMemory,
@@ -59,6 +64,9 @@ pub enum Error {
     /// There is no embedding model to ask.
     #[error("{0}")]
     NoEmbeddings(&'static str),
+    /// The engine did not come back from a step that the item rode in, and is started again.
+    #[error("the engine hangs and is started again; try again")]
+    Wedged,
     /// Something that should not happen. The cause is in the server's log.
     #[error("internal error; the server's log says why")]
     Internal,
@@ -82,9 +90,10 @@ impl Error {
             | Self::StreamFull { .. }
             | Self::SlowReader { .. }
             | Self::OutOfMemory => Code::ResourceExhausted,
-            Self::Loading | Self::ShuttingDown => Code::Unavailable,
+            Self::Loading | Self::ShuttingDown | Self::Wedged => Code::Unavailable,
             Self::NoEmbeddings(_) => Code::FailedPrecondition,
             Self::Cancelled(_) => Code::Cancelled,
+            Self::Deadline => Code::DeadlineExceeded,
             Self::Engine | Self::Internal => Code::Internal,
         }
     }
@@ -100,9 +109,11 @@ impl Error {
             Self::ShuttingDown => "shutting_down",
             Self::Cancelled(_) => "cancelled",
             Self::SlowReader { .. } => "slow_reader",
+            Self::Deadline => "deadline",
             Self::OutOfMemory => "out_of_memory",
             Self::Engine => "engine",
             Self::NoEmbeddings(_) => "no_embeddings",
+            Self::Wedged => "wedged",
             Self::Internal => "internal",
         }
     }
@@ -112,15 +123,18 @@ impl Error {
         match self {
             Self::QueueFull { retry, .. } => Some(*retry),
             Self::StreamFull { .. } => Some(Duration::from_millis(100)),
-            Self::Loading | Self::OutOfMemory | Self::Engine | Self::SlowReader { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Self::Loading
+            | Self::OutOfMemory
+            | Self::Engine
+            | Self::Wedged
+            | Self::SlowReader { .. } => Some(Duration::from_secs(1)),
             // Another replica takes it at once.
             Self::ShuttingDown => Some(Duration::ZERO),
             Self::Invalid { .. }
             | Self::DuplicateId(_)
             | Self::Cancelled(_)
             | Self::NoEmbeddings(_)
+            | Self::Deadline
             | Self::Internal => None,
         }
     }
@@ -136,9 +150,11 @@ impl Error {
             | Self::ShuttingDown
             | Self::Cancelled(_)
             | Self::SlowReader { .. }
+            | Self::Deadline
             | Self::OutOfMemory
             | Self::Engine
             | Self::NoEmbeddings(_)
+            | Self::Wedged
             | Self::Internal => "",
         }
     }
@@ -176,7 +192,11 @@ mod tests {
     #[test]
     fn a_full_queue_says_when_to_come_back() {
         let retry = Duration::from_millis(1500);
-        let status = Status::from(Error::QueueFull { limit: 8, retry });
+        let status = Status::from(Error::QueueFull {
+            limit: 8,
+            unit: "items",
+            retry,
+        });
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(
             status

@@ -1,6 +1,9 @@
 //! The server's program: read the configuration, bind, run, and tell by the exit code how it went.
 
+mod signals;
+
 use std::process::ExitCode;
+use std::time::Duration;
 
 use code_explainer::config::{Command, Config, ExportConfig, LogFormat, QuantizeConfig};
 use code_explainer::model::{Model, export};
@@ -8,12 +11,16 @@ use code_explainer::quantize::{QuantizeError, quantize};
 use code_explainer::run::RunError;
 use code_explainer::{Listeners, run, telemetry};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
+
+use signals::Signals;
 
 /// `EX_USAGE`, `EX_NOINPUT` and `EX_UNAVAILABLE` of sysexits.h.
 const BAD_SETTING: u8 = 64;
 const NO_MODEL: u8 = 66;
 const NO_ADDRESS: u8 = 69;
+
+/// After the grace and the drain: time for goodbyes, before the process ends whatever hangs.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let command = match Command::from_args(std::env::args_os()) {
@@ -54,6 +61,15 @@ fn start(config: Config) -> ExitCode {
         eprintln!("code-explainer-server: {error}");
         return BAD_SETTING.into();
     }
+    // Before anything that takes time, so that no signal is lost.
+    let limit = config.shutdown_grace + config.drain_timeout + LAST_WORDS;
+    let shutdown = match Signals::listen(limit) {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be handled");
+            return ExitCode::FAILURE;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -64,23 +80,13 @@ fn start(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(serve(config));
+    let code = runtime.block_on(serve(config, shutdown));
     // A model file that is still being read does not keep the process.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: Config) -> ExitCode {
-    // Before anything that takes time, so that no signal is lost.
-    let signals =
-        signal(SignalKind::terminate()).and_then(|t| Ok((t, signal(SignalKind::interrupt())?)));
-    let (mut terminate, mut interrupt) = match signals {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(%error, "signals cannot be handled");
-            return ExitCode::FAILURE;
-        }
-    };
+async fn serve(config: Config, signals: Signals) -> ExitCode {
     let listeners = match Listeners::bind(config.listen, config.http_listen).await {
         Ok(listeners) => listeners,
         Err(error) => {
@@ -93,24 +99,9 @@ async fn serve(config: Config) -> ExitCode {
             tracing::info!(%address, "{what} listening");
         }
     }
-    let shutdown = async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        tracing::info!(signal = name, "shutting down");
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::warn!("a second signal: leaving at once");
-            std::process::exit(1);
-        });
-    };
     let wanted = config.clone();
     let open = move || Model::open_for(&wanted);
-    match run(listeners, config, open, shutdown).await {
+    match run(listeners, config, open, signals.first()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Model(error)) => {
             tracing::error!("{error}");

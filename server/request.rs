@@ -1,10 +1,13 @@
 //! A request that is known to be good. Nothing past [`ValidRequest`] sees the wire's types.
 
+use std::time::Duration;
+
 use crate::engine::Sampling;
 use crate::error::Error;
 use crate::prompt::language::parse_language;
 use crate::prompt::{PromptError, Strategy};
 use crate::proto;
+use crate::scheduler::Priority;
 
 /// The longest id, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
@@ -12,6 +15,8 @@ pub const MAX_ID_BYTES: usize = 256;
 pub const MAX_STOPS: usize = 16;
 /// The longest stop string, in bytes.
 pub const MAX_STOP_BYTES: usize = 256;
+/// The longest time that an item can be given.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Higher temperatures and penalties are noise; more likely a mistake of unit.
 const MAX_FACTOR: f32 = 100.0;
 
@@ -53,6 +58,12 @@ pub struct ValidRequest {
     pub include_full_text: bool,
     /// Tell the prompt.
     pub include_prompt: bool,
+    /// How urgent it is, beside the others of its tenant.
+    pub priority: Priority,
+    /// The most time for it, from its receipt on.
+    pub timeout: Option<Duration>,
+    /// When its time is up it ends with what it has, instead of an error.
+    pub keep_at_deadline: bool,
 }
 
 impl ValidRequest {
@@ -77,9 +88,44 @@ impl ValidRequest {
             ignore_eos: wire.ignore_eos,
             include_full_text: wire.include_full_text,
             include_prompt: wire.include_prompt,
+            priority: priority(wire.priority)?,
+            timeout: wire.timeout.map(timeout).transpose()?,
+            keep_at_deadline: keep_at_deadline(wire.on_deadline)?,
             id: wire.id,
             code: wire.code,
         })
+    }
+}
+
+fn priority(wire: i32) -> Result<Priority, Error> {
+    match proto::Priority::try_from(wire) {
+        Ok(proto::Priority::Interactive) => Ok(Priority::Interactive),
+        Ok(proto::Priority::Unspecified | proto::Priority::Normal) => Ok(Priority::Normal),
+        Ok(proto::Priority::Bulk) => Ok(Priority::Bulk),
+        Err(_) => {
+            let problem = format!("is {wire}, expected interactive (1), normal (2) or bulk (3)");
+            Err(Error::invalid("priority", problem))
+        }
+    }
+}
+
+fn timeout(wire: prost_types::Duration) -> Result<Duration, Error> {
+    (Duration::try_from(wire).ok())
+        .filter(|time| !time.is_zero() && *time <= MAX_TIMEOUT)
+        .ok_or_else(|| {
+            let problem = format!("is {wire}, expected more than 0 and at most 24 hours");
+            Error::invalid("timeout", problem)
+        })
+}
+
+fn keep_at_deadline(wire: i32) -> Result<bool, Error> {
+    match proto::OnDeadline::try_from(wire) {
+        Ok(proto::OnDeadline::Unspecified | proto::OnDeadline::Fail) => Ok(false),
+        Ok(proto::OnDeadline::Keep) => Ok(true),
+        Err(_) => {
+            let problem = format!("is {wire}, expected fail (1) or keep (2)");
+            Err(Error::invalid("on_deadline", problem))
+        }
     }
 }
 
@@ -278,5 +324,12 @@ mod tests {
         refuses("stop", |r| r.stop = vec![String::new()]);
         refuses("stop", |r| r.stop = vec!["a".into(); MAX_STOPS + 1]);
         refuses("stop", |r| r.stop = vec!["a".repeat(MAX_STOP_BYTES + 1)]);
+        refuses("priority", |r| r.priority = 4);
+        refuses("on_deadline", |r| r.on_deadline = -1);
+        let time = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
+        refuses("timeout", |r| r.timeout = time(0, 0));
+        refuses("timeout", |r| r.timeout = time(-1, 0));
+        refuses("timeout", |r| r.timeout = time(86_400, 1));
+        refuses("timeout", |r| r.timeout = time(i64::MAX, i32::MAX));
     }
 }

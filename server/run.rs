@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures::future::{SelectAll, select_all};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +19,7 @@ use crate::embed::{EmbedError, Embedder, Load};
 use crate::explain::{Explainer, InFlight};
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, together};
-use crate::scheduler::{Scheduler, SchedulerOptions};
+use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
 use crate::status::{Phase, ServerStatus};
 use crate::telemetry::Traces;
 
@@ -69,7 +68,8 @@ pub enum RunError {
     Other(#[from] anyhow::Error),
 }
 
-/// Serves until `shutdown`, then finishes the running items within the configured time.
+/// Serves until `shutdown`; then says that it goes and serves on for the configured grace, and finishes the running items
+/// within the configured time.
 ///
 /// Probes and health are answered from the first moment; items once the model has been loaded by `open` and has run a
 /// one-token forward pass.
@@ -119,14 +119,20 @@ pub async fn run(
             () = &mut shutdown => {}
             ended = &mut grpc => failed("gRPC", ended)?,
             ended = &mut http => failed("HTTP", ended)?,
-            _ = &mut engines.ended => Err(anyhow::anyhow!("an engine's thread ended by itself"))?,
+            gave_up = &mut engines.supervised => Err(unsupervised(gave_up))?,
         }
+        status.enter(Phase::Leaving);
+        tracing::info!(grace = ?config.shutdown_grace, "no longer ready; serving those who have not heard of it");
+        tokio::time::sleep(config.shutdown_grace).await;
     }
     status.enter(Phase::Draining);
     if let Some(engines) = engines {
         drain(&status, &engines.scheduler, config.drain_timeout).await;
         status.closing.cancel();
-        end_of_threads(engines.threads).await;
+        engines.stop.cancel();
+        if let Ok(Ok(threads)) = engines.supervised.await {
+            end_of_threads(threads).await;
+        }
     }
     status.closing.cancel();
     embedder.flush().await;
@@ -148,9 +154,20 @@ async fn upkeep(shared: Arc<Shared>, stop: CancellationToken) {
 /// Engines that are ready.
 struct Engines {
     scheduler: Scheduler,
-    threads: Vec<std::thread::JoinHandle<()>>,
-    /// Resolves when the first of them ends.
-    ended: SelectAll<oneshot::Receiver<()>>,
+    /// Looks after their threads, and gives those that are left when it is stopped.
+    supervised: JoinHandle<Result<Vec<std::thread::JoinHandle<()>>, GaveUp>>,
+    stop: CancellationToken,
+}
+
+/// The supervisor should outlive the serving.
+fn unsupervised(
+    ended: Result<Result<Vec<std::thread::JoinHandle<()>>, GaveUp>, tokio::task::JoinError>,
+) -> anyhow::Error {
+    match ended {
+        Ok(Ok(_)) => anyhow::anyhow!("the engines' supervisor ended by itself"),
+        Ok(Err(gave_up)) => gave_up.into(),
+        Err(panic) => panic.into(),
+    }
 }
 
 async fn start_engines(
@@ -169,19 +186,18 @@ async fn start_engines(
     shared.status.enter(Phase::WarmingUp);
     let metrics = shared.metrics.clone();
     let options = SchedulerOptions {
-        step: step.unwrap_or(config.scheduler.step),
-        ..config.scheduler
+        engine: EngineRules {
+            step: step.unwrap_or(config.scheduler.engine.step),
+            ..config.scheduler.engine
+        },
+        ..config.scheduler.clone()
     };
     let observer = Arc::new(move |step: &_| metrics.step(step));
-    let (scheduler, started) = Scheduler::start(backends, options, observer);
-    let (mut models, mut threads, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-    for engine in started {
-        let ready = engine.ready.await;
-        let ready = ready.context("an engine's thread ended while it was loading")?;
-        models.push(ready.map_err(ModelError::from)?);
-        threads.push(engine.thread);
-        ends.push(engine.ended);
-    }
+    let (scheduler, starting) = Scheduler::start(backends, &options, observer);
+    let metrics = shared.metrics.clone();
+    let restarts = Arc::new(move |cause| metrics.life.restarted(cause));
+    let ready = starting.ready(restarts).await;
+    let (models, supervisor) = ready.map_err(ModelError::from)?;
     let model = together(models)?;
     tracing::info!(
         model = model.model,
@@ -218,11 +234,21 @@ async fn start_engines(
         closing: shared.status.closing.clone(),
     }));
     tracing::info!("ready");
+    let stop = CancellationToken::new();
+    tokio::spawn(follow(supervisor.working(), shared.status.clone()));
+    let supervised = tokio::spawn(supervisor.run(stop.clone()));
     Ok(Engines {
         scheduler,
-        threads,
-        ended: select_all(ends),
+        supervised,
+        stop,
     })
+}
+
+/// Keeps the readiness in step with what the supervisor sees.
+async fn follow(mut working: tokio::sync::watch::Receiver<bool>, status: ServerStatus) {
+    while working.changed().await.is_ok() {
+        status.set_working(*working.borrow_and_update());
+    }
 }
 
 /// New items are refused from here on; those that there are get until the deadline.

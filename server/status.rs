@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::Error;
 use crate::explain::Explainer;
 
-/// A server's life: `Loading => WarmingUp => Serving => Draining`. A signal leads from any of them to `Draining`.
+/// A server's life: `Loading => WarmingUp => Serving => Leaving => Draining`. A signal leads from any of the first three on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The model's files are being read.
@@ -18,18 +18,55 @@ pub enum Phase {
     WarmingUp,
     /// Items are welcome.
     Serving,
+    /// It says that it goes, and still serves those who have not heard of it.
+    Leaving,
     /// The running items are finished; new ones are refused.
     Draining,
 }
 
 impl Phase {
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] = [
+        Self::Loading,
+        Self::WarmingUp,
+        Self::Serving,
+        Self::Leaving,
+        Self::Draining,
+    ];
+
     /// For logs and probes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loading => "loading",
             Self::WarmingUp => "warming up",
             Self::Serving => "serving",
+            Self::Leaving => "leaving",
             Self::Draining => "draining",
+        }
+    }
+}
+
+/// What decides whether a server is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// An engine has run a step lately.
+    pub working: bool,
+}
+
+impl State {
+    /// Whether to send items here.
+    pub fn is_ready(self) -> bool {
+        self.phase == Phase::Serving && self.working
+    }
+
+    /// For probes.
+    pub fn as_str(self) -> &'static str {
+        if self.phase == Phase::Serving && !self.working {
+            "no engine has run a step lately"
+        } else {
+            self.phase.as_str()
         }
     }
 }
@@ -37,7 +74,7 @@ impl Phase {
 /// What the network side shares. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerStatus {
-    phase: watch::Sender<Phase>,
+    state: watch::Sender<State>,
     explainer: Arc<OnceLock<Arc<Explainer>>>,
     /// Items being worked on; awaited when the server drains.
     pub items: TaskTracker,
@@ -49,7 +86,11 @@ impl ServerStatus {
     /// Of a server that has just begun to load.
     pub fn new() -> Self {
         Self {
-            phase: watch::channel(Phase::Loading).0,
+            state: watch::channel(State {
+                phase: Phase::Loading,
+                working: true,
+            })
+            .0,
             explainer: Arc::default(),
             items: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -58,21 +99,32 @@ impl ServerStatus {
 
     /// Where the server is now.
     pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        self.state().phase
     }
 
-    /// To be told of the next phases.
-    pub fn watch(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    /// Where it is, and whether it works.
+    pub fn state(&self) -> State {
+        *self.state.borrow()
+    }
+
+    /// To be told of what comes.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Whether an engine has run a step lately.
+    pub fn set_working(&self, working: bool) {
+        self.state
+            .send_if_modified(|now| std::mem::replace(&mut now.working, working) != working);
     }
 
     /// Goes on to a phase; never back.
     pub fn enter(&self, phase: Phase) {
-        self.phase.send_if_modified(|now| {
-            let forward = (phase as u8) > (*now as u8);
+        self.state.send_if_modified(|now| {
+            let forward = (phase as u8) > (now.phase as u8);
             if forward {
                 tracing::info!(phase = phase.as_str(), "phase");
-                *now = phase;
+                now.phase = phase;
             }
             forward
         });
@@ -97,7 +149,7 @@ impl ServerStatus {
     pub fn explainer(&self) -> Result<&Arc<Explainer>, Error> {
         match self.phase() {
             Phase::Loading | Phase::WarmingUp => Err(Error::Loading),
-            Phase::Serving => self.loaded().ok_or(Error::Loading),
+            Phase::Serving | Phase::Leaving => self.loaded().ok_or(Error::Loading),
             Phase::Draining => Err(Error::ShuttingDown),
         }
     }

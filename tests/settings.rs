@@ -55,7 +55,7 @@ fn flags_set_every_part() {
     ]);
     assert_eq!(config.engine.precision, Some(Precision::Bf16));
     assert_eq!(config.devices.to_string(), "cuda:1");
-    assert_eq!(config.scheduler.step.sequences, 7);
+    assert_eq!(config.scheduler.engine.step.sequences, 7);
     assert_eq!(
         (config.cache.size, config.cache.ttl),
         (3, Duration::from_secs(60))
@@ -74,8 +74,8 @@ fn the_file_is_below_the_flags() {
     .expect("written");
     let path = file.path().to_str().expect("UTF-8");
     let config = config(&["--config", path, "--batch-size", "6"]);
-    assert_eq!(config.scheduler.step.sequences, 6, "the flag");
-    assert_eq!(config.scheduler.queue_items, 77, "the file");
+    assert_eq!(config.scheduler.engine.step.sequences, 6, "the flag");
+    assert_eq!(config.scheduler.queue.items, 77, "the file");
     assert_eq!(config.engine.precision, Some(Precision::Fp16), "the file");
 }
 

@@ -1,22 +1,20 @@
 //! Several engines work off one queue.
 
+use std::sync::Arc;
+
 use code_explainer::engine::EngineError;
-use code_explainer::engine::fake::FakeBackend;
+use code_explainer::engine::fake::FakeControl;
 use code_explainer::run::RunError;
 use code_explainer::scheduler::Loader;
 
-use crate::common::server::TestServer;
-use crate::common::smollm;
+use crate::common::server::{TestServer, fake_loader};
 use crate::common::stream::{TestStream, item};
 
 const RUNNING: &str = "code_explainer_running_sequences";
 
-fn fake() -> (
-    Loader,
-    std::sync::Arc<code_explainer::engine::fake::FakeControl>,
-) {
-    let (backend, control) = FakeBackend::new(smollm::text().vocabulary_size(), 2048, 512, 16);
-    (Box::new(move || Ok(Box::new(backend))), control)
+fn fake() -> (Loader, Arc<FakeControl>) {
+    let control = Arc::default();
+    (fake_loader(&control), control)
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ async fn running_items_are_finished_and_new_ones_refused() {
     stream.explain(item("running", "x = 1")).await;
     stream.wait_for("running", is_accepted).await;
     server.terminate();
-    while server.get("/readyz").await.0 != 503 {
+    while server.get("/readyz").await.1 != "draining\n" {
         tokio::task::yield_now().await;
     }
     stream.explain(item("late", "y = 2")).await;
@@ -64,4 +64,19 @@ async fn it_stops_while_the_model_is_still_loading() {
     server.terminate();
     server.ended().await.expect("a clean end");
     drop(go);
+}
+
+#[tokio::test]
+async fn it_says_first_that_it_goes_and_serves_those_who_have_not_heard() {
+    let (mut server, _) = TestServer::fake(&["--shutdown-grace", "400ms"]).await;
+    let mut stream = TestStream::open(&server).await;
+    server.terminate();
+    while server.get("/readyz").await.0 != 503 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.get("/readyz").await.1, "leaving\n");
+    stream.explain(item("meanwhile", "x = 1")).await;
+    let last = stream.wait_for("meanwhile", is_last).await;
+    assert!(matches!(last, Event::Done(_)), "{last:?}");
+    server.ended().await.expect("a clean end");
 }

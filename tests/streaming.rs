@@ -85,6 +85,8 @@ async fn a_single_call_streams_one_answer() {
         kinds.push(match response.event.expect("an event") {
             Event::Accepted(_) => "accepted",
             Event::Delta(_) => "delta",
+            // Nothing is before it, and nothing comes between.
+            Event::Queued(_) => "queued",
             Event::Done(_) => "done",
         });
     }

@@ -1,10 +1,11 @@
 //! The arguments, whose doc comments are the help that the program prints.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 
-use code_explainer_client::ExplainOptions;
+use code_explainer_client::{ExplainOptions, Priority};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -169,6 +170,15 @@ pub(crate) struct GenerationArgs {
     /// Go on to --max-new-tokens even when the model says that it has finished.
     #[arg(long)]
     ignore_eos: bool,
+    /// How urgent it is beside other items of yours: interactive, normal or bulk.
+    #[arg(long, value_name = "CLASS", value_parser = priority)]
+    priority: Option<Priority>,
+    /// The most seconds for an item on the server, in its queue and in its engine.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    item_timeout: Option<Duration>,
+    /// When --item-timeout is up, keep what there is of the answer; without it the item fails.
+    #[arg(long, requires = "item_timeout")]
+    keep_at_deadline: bool,
 }
 
 impl GenerationArgs {
@@ -191,8 +201,25 @@ impl GenerationArgs {
             ignore_eos: self.ignore_eos,
             include_full_text: false,
             include_prompt,
+            priority: self.priority,
+            timeout: self.item_timeout,
+            keep_at_deadline: self.keep_at_deadline,
         }
     }
+}
+
+fn priority(text: &str) -> Result<Priority, String> {
+    match text {
+        "interactive" => Ok(Priority::Interactive),
+        "normal" => Ok(Priority::Normal),
+        "bulk" => Ok(Priority::Bulk),
+        _ => Err("expected interactive, normal or bulk".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "expected a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
 fn unescape(text: &str) -> Result<String, String> {

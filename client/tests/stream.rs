@@ -18,7 +18,7 @@ async fn read(
         let text: &mut String = texts.entry(event.id.clone()).or_default();
         order.push(event.id.clone());
         let end = match event.event {
-            Ok(Event::Accepted(_)) => continue,
+            Ok(Event::Accepted(_) | Event::Queued(_)) => continue,
             Ok(Event::Delta(delta)) => {
                 text.push_str(&delta.text);
                 continue;

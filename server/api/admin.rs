@@ -42,7 +42,7 @@ impl AdminApi {
     }
 
     fn batches(explainer: &Explainer, totals: &StepTotals) -> BatchSection {
-        let max = explainer.options.step.sequences;
+        let max = explainer.options.engine.step.sequences;
         let mean = ratio(totals.sequences as f64, totals.steps as f64);
         BatchSection {
             steps: totals.steps,

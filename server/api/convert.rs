@@ -7,7 +7,7 @@ use tonic::Status;
 use crate::api::Shared;
 use crate::cache::{FinishReason, Level};
 use crate::error::Error;
-use crate::explain::{Accepted, Done, EventKind, ItemEvent};
+use crate::explain::{Accepted, Done, Ending, EventKind, ItemEvent};
 use crate::proto::{self, explain_response, explain_stream_response};
 
 /// An event of a single call; a failure is the call's status.
@@ -18,6 +18,7 @@ pub(super) fn response(
     use explain_response::Event;
     let kind = match event.kind {
         EventKind::Accepted(a) => Event::Accepted(accepted(a)),
+        EventKind::Queued(position) => Event::Queued(queued(position)),
         EventKind::Delta { text, sequence } => Event::Delta(proto::Delta { text, sequence }),
         EventKind::Done(d) => Event::Done(done(*d, shared)),
         EventKind::Failed(error) => return Err(error.into()),
@@ -33,6 +34,7 @@ pub(super) fn stream_response(event: ItemEvent, shared: &Shared) -> proto::Expla
     use explain_stream_response::Event;
     let kind = match event.kind {
         EventKind::Accepted(a) => Event::Accepted(accepted(a)),
+        EventKind::Queued(position) => Event::Queued(queued(position)),
         EventKind::Delta { text, sequence } => Event::Delta(proto::Delta { text, sequence }),
         EventKind::Done(d) => Event::Done(done(*d, shared)),
         EventKind::Failed(e) => Event::Error(item_error(&e)),
@@ -52,14 +54,21 @@ fn accepted(accepted: Accepted) -> proto::Accepted {
     }
 }
 
+fn queued(position: usize) -> proto::Queued {
+    proto::Queued {
+        queue_position: position as u32,
+    }
+}
+
 fn done(done: Done, shared: &Shared) -> proto::Done {
     // There is a model, or nothing would be done.
     let model = shared.status.loaded().map(|e| &e.model);
     let finish_reason = match done.reason {
-        FinishReason::Eos => proto::FinishReason::Eos,
-        FinishReason::Stop => proto::FinishReason::Stop,
-        FinishReason::Length => proto::FinishReason::Length,
-        FinishReason::Context => proto::FinishReason::Context,
+        Ending::Complete(FinishReason::Eos) => proto::FinishReason::Eos,
+        Ending::Complete(FinishReason::Stop) => proto::FinishReason::Stop,
+        Ending::Complete(FinishReason::Length) => proto::FinishReason::Length,
+        Ending::Complete(FinishReason::Context) => proto::FinishReason::Context,
+        Ending::Deadline => proto::FinishReason::Deadline,
     };
     let cache = match done.level {
         None => proto::CacheLevel::Unspecified,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
@@ -51,6 +52,7 @@ impl ExplainService for ExplainApi {
     ) -> Result<Response<Self::ExplainStream>, Status> {
         let parent = trace_parent(request.metadata());
         let identity = identity(request.extensions());
+        let deadline = deadline(request.metadata());
         let shared = &self.shared;
         let explainer = shared.status.explainer().cloned();
         let valid = explainer
@@ -64,6 +66,7 @@ impl ExplainService for ExplainApi {
                 cancel: &Cancel::default(),
                 parent: &parent,
                 identity: &identity,
+                deadline,
             };
             explainer.run(request, call, || {}).await;
         });
@@ -87,6 +90,7 @@ impl ExplainService for ExplainApi {
     ) -> Result<Response<Self::ExplainStreamStream>, Status> {
         let parent = Arc::new(trace_parent(request.metadata()));
         let identity = identity(request.extensions());
+        let deadline = deadline(request.metadata());
         let shared = self.shared.clone();
         let (out, events) = Outlet::new(OUTLET_EVENTS, shared.slow_reader_timeout);
         let items = Arc::new(InFlight {
@@ -98,6 +102,7 @@ impl ExplainService for ExplainApi {
             out,
             parent,
             identity,
+            deadline,
             items,
         };
         let (broke, broken) = oneshot::channel();
@@ -118,6 +123,8 @@ struct Session {
     out: Outlet,
     parent: Arc<TraceParent>,
     identity: Arc<Identity>,
+    /// When the call ends, by its grpc-timeout.
+    deadline: Option<Instant>,
     items: Arc<InFlight>,
 }
 
@@ -194,13 +201,14 @@ impl Session {
         let id: Arc<str> = request.id.as_str().into();
         let cancel = self.items.add(&id, shared.stream_items)?;
         let (items, out, parent) = (self.items.clone(), self.out.clone(), self.parent.clone());
-        let identity = self.identity.clone();
+        let (identity, deadline) = (self.identity.clone(), self.deadline);
         shared.status.items.spawn(async move {
             let call = Call {
                 out: &out,
                 cancel: &cancel,
                 parent: &parent,
                 identity: &identity,
+                deadline,
             };
             explainer.run(request, call, || items.remove(&id)).await;
         });
@@ -244,6 +252,33 @@ impl InFlight {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Cancel>> {
         // Each operation leaves the map whole.
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When the items of a call have to end, by its `grpc-timeout`: a little before the client ends it, so that it hears of it.
+/// One that cannot be read is none, as for all who read it.
+fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+    const MARGIN: Duration = Duration::from_millis(50);
+    let timeout = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+    let time = timeout - MARGIN.min(timeout / 10);
+    tokio::time::Instant::now().into_std().checked_add(time)
+}
+
+/// At most eight digits, and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let count = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
     }
 }
 

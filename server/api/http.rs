@@ -14,7 +14,6 @@ use crate::api::Shared;
 use crate::memory;
 use crate::metrics::Snapshot;
 use crate::scheduler::Gauges;
-use crate::status::Phase;
 
 /// Serves HTTP until `stop`.
 ///
@@ -37,12 +36,13 @@ pub async fn serve_http(
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let phase = shared.status.phase();
-    let code = match phase {
-        Phase::Serving => StatusCode::OK,
-        Phase::Loading | Phase::WarmingUp | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
+    let state = shared.status.state();
+    let code = if state.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     };
-    (code, format!("{}\n", phase.as_str()))
+    (code, format!("{}\n", state.as_str()))
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
@@ -65,6 +65,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let text = shared.metrics.render(&Snapshot {
         gauges,
         cache,
+        phase: shared.status.phase(),
         memory: &memory,
     });
     (

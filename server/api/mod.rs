@@ -33,7 +33,7 @@ use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::explain_service_server::ExplainServiceServer;
 use crate::proto::model_service_server::ModelServiceServer;
 use crate::request::RequestLimits;
-use crate::status::{Phase, ServerStatus};
+use crate::status::{ServerStatus, State};
 
 /// Services whose health is told, and the server as a whole.
 const SERVICES: [&str; 4] = [
@@ -78,10 +78,10 @@ pub async fn serve_grpc(
 ) -> anyhow::Result<()> {
     let (reporter, health) = tonic_health::server::health_reporter();
     // The first report comes before the first call can ask.
-    let mut phases = shared.status.watch();
-    let phase = *phases.borrow_and_update();
-    report(&reporter, phase).await;
-    tokio::spawn(follow(reporter, phases));
+    let mut states = shared.status.watch();
+    let state = *states.borrow_and_update();
+    report(&reporter, state).await;
+    tokio::spawn(follow(reporter, states));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -117,18 +117,19 @@ fn identity(call: &tonic::Extensions) -> Arc<Identity> {
         .unwrap_or_else(Identity::anonymous)
 }
 
-/// Keeps health in step with the phase.
-async fn follow(reporter: HealthReporter, mut phases: watch::Receiver<Phase>) {
-    while phases.changed().await.is_ok() {
-        let phase = *phases.borrow_and_update();
-        report(&reporter, phase).await;
+/// Keeps health in step with the server's state.
+async fn follow(reporter: HealthReporter, mut states: watch::Receiver<State>) {
+    while states.changed().await.is_ok() {
+        let state = *states.borrow_and_update();
+        report(&reporter, state).await;
     }
 }
 
-async fn report(reporter: &HealthReporter, phase: Phase) {
-    let status = match phase {
-        Phase::Serving => ServingStatus::Serving,
-        Phase::Loading | Phase::WarmingUp | Phase::Draining => ServingStatus::NotServing,
+async fn report(reporter: &HealthReporter, state: State) {
+    let status = if state.is_ready() {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
     };
     for service in SERVICES {
         reporter.set_service_status(service, status).await;

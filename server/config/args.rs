@@ -11,13 +11,14 @@ use super::embed_args::EmbedArgs;
 use super::export_args::ExportArgs;
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
+use super::scheduling_args::SchedulingArgs;
 use super::stream_args::StreamArgs;
 use super::{Config, LogFormat, Secret};
 use crate::cache::{Cache, CacheConfig, RedisConfig};
 use crate::engine::{CpuShare, DeviceSpec, EngineOptions};
 use crate::optimize::Wishes;
 use crate::request::RequestLimits;
-use crate::scheduler::SchedulerOptions;
+use crate::scheduler::{EngineRules, SchedulerOptions};
 
 /// Explains code with a language model, over gRPC.
 #[derive(Debug, Parser)]
@@ -82,6 +83,8 @@ pub(super) struct ServeArgs {
     pub(super) limits: LimitArgs,
     #[command(flatten, next_help_heading = "Streams")]
     pub(super) streams: StreamArgs,
+    #[command(flatten, next_help_heading = "Scheduling and health")]
+    pub(super) scheduling: SchedulingArgs,
     #[command(flatten, next_help_heading = "Cache")]
     pub(super) cache: CacheArgs,
     #[command(flatten, next_help_heading = "Cache")]
@@ -296,6 +299,7 @@ impl ServeArgs {
             model,
             limits,
             streams,
+            scheduling,
             cache,
             cache_memory,
             embed,
@@ -398,12 +402,16 @@ impl ServeArgs {
                 threads: model.threads,
             },
             scheduler: SchedulerOptions {
-                step: fixed.step,
-                queue_items: limits.queue_items,
-                target_itl: limits.target_itl.map(Duration::from),
-                speculation: limits.speculation == Speculation::Auto,
-                prefix_cache: limits.prefix_cache == PrefixCache::On,
+                queue: scheduling.queue(limits.queue_items)?,
+                engine: EngineRules {
+                    step: fixed.step,
+                    target_itl: limits.target_itl.map(Duration::from),
+                    speculation: limits.speculation == Speculation::Auto,
+                    prefix_cache: limits.prefix_cache == PrefixCache::On,
+                },
+                supervisor: scheduling.supervisor()?,
             },
+            shutdown_grace: scheduling.grace()?,
             stream_items: limits.stream_items,
             stream: streams.validate()?,
             request: RequestLimits {

@@ -7,6 +7,7 @@ mod embed_args;
 mod export_args;
 mod model_args;
 mod quantize_args;
+mod scheduling_args;
 mod stream_args;
 
 use std::ffi::OsString;
@@ -103,7 +104,9 @@ pub struct Config {
     pub replica: String,
     /// OTLP collector.
     pub otlp_endpoint: Option<String>,
-    /// Time for the running work after a signal.
+    /// Time after a signal in which items are still taken.
+    pub shutdown_grace: Duration,
+    /// Time for the running work after that.
     pub drain_timeout: Duration,
     /// Log filter.
     pub log: String,

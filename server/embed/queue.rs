@@ -188,6 +188,7 @@ impl Queue {
     fn full(&self) -> Error {
         let seconds = self.lock().text_seconds * self.limit as f64 / 2.0;
         Error::QueueFull {
+            unit: "texts",
             limit: self.limit,
             retry: Duration::from_secs_f64(seconds.clamp(0.05, 30.0)),
         }

@@ -4,6 +4,7 @@
 //! sequence's blocks hold. A block handed to two sequences, a position skipped or a chunk run twice changes the answer.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::engine::{
@@ -27,6 +28,8 @@ pub struct FakeControl {
     steps: AtomicUsize,
     fail_next: AtomicBool,
     panic_next: AtomicBool,
+    /// The next step waits until the other end is dropped.
+    hang_next: Mutex<Option<Receiver<()>>>,
     /// Steps with more tokens run out of memory; `None`: none do.
     most_rows: Mutex<Option<usize>>,
     /// Steps that may run; `None`: any number.
@@ -43,6 +46,19 @@ impl FakeBackend {
         block_tokens: usize,
     ) -> (Self, Arc<FakeControl>) {
         let control = Arc::new(FakeControl::default());
+        let shared = control.clone();
+        let backend = Self::steered(vocabulary, context_length, blocks, block_tokens, shared);
+        (backend, control)
+    }
+
+    /// One more that the same hand steers.
+    pub fn steered(
+        vocabulary: usize,
+        context_length: usize,
+        blocks: usize,
+        block_tokens: usize,
+        control: Arc<FakeControl>,
+    ) -> Self {
         let info = BackendInfo {
             model: "fake".into(),
             architecture: "fake".into(),
@@ -57,15 +73,11 @@ impl FakeBackend {
             kv_pool_bytes: (blocks * block_tokens * size_of::<Option<u32>>()) as u64,
             weights_bytes: 0,
         };
-        let cells = vec![None; blocks * block_tokens];
-        (
-            Self {
-                info,
-                cells,
-                control: control.clone(),
-            },
+        Self {
+            info,
+            cells: vec![None; blocks * block_tokens],
             control,
-        )
+        }
     }
 
     /// The token that follows `context` when sampled with `seed`: mostly the one that came [`PERIOD`] tokens before, so
@@ -127,6 +139,10 @@ impl Backend for FakeBackend {
     fn step(&mut self, plan: &StepPlan<'_>) -> Result<StepOutput, EngineError> {
         self.control.wait_for_allowance();
         self.control.steps.fetch_add(1, Ordering::SeqCst);
+        if let Some(end) = self.control.take_hang() {
+            // It comes back when the test lets it, which is told by an error.
+            let _ = end.recv();
+        }
         if self.control.fail_next.swap(false, Ordering::SeqCst) {
             return Err(EngineError::Torch("asked for by the test".into()));
         }
@@ -175,6 +191,24 @@ impl FakeControl {
     /// The next step panics.
     pub fn panic_in_next_step(&self) {
         self.panic_next.store(true, Ordering::SeqCst);
+    }
+
+    /// The next step hangs until what is given is dropped.
+    pub fn hang_in_next_step(&self) -> Sender<()> {
+        let (end, wait) = channel();
+        *self
+            .hang_next
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(wait);
+        end
+    }
+
+    fn take_hang(&self) -> Option<Receiver<()>> {
+        let mut hang = self
+            .hang_next
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        hang.take()
     }
 
     /// No step runs until [`allow`](Self::allow) or [`release`](Self::release).

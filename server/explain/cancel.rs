@@ -14,11 +14,24 @@ pub enum CancelReason {
     ClientGone,
     /// Another item of the stream took its place.
     Superseded,
+    /// Its time was up.
+    Deadline,
+    /// Its client did not read for too long.
+    SlowReader,
+    /// The server stopped.
+    Shutdown,
 }
 
 impl CancelReason {
     /// All of them, as they are counted.
-    pub const ALL: [Self; 3] = [Self::Asked, Self::ClientGone, Self::Superseded];
+    pub const ALL: [Self; 6] = [
+        Self::Asked,
+        Self::ClientGone,
+        Self::Superseded,
+        Self::Deadline,
+        Self::SlowReader,
+        Self::Shutdown,
+    ];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
@@ -26,6 +39,9 @@ impl CancelReason {
             Self::Asked => "asked",
             Self::ClientGone => "client_gone",
             Self::Superseded => "superseded",
+            Self::Deadline => "deadline",
+            Self::SlowReader => "slow_reader",
+            Self::Shutdown => "shutdown",
         }
     }
 }
@@ -37,6 +53,9 @@ impl fmt::Display for CancelReason {
             Self::Asked => "cancelled by the client",
             Self::ClientGone => "cancelled: the client is gone",
             Self::Superseded => "cancelled: replaced by a newer item",
+            Self::Deadline => "cancelled: its time was up",
+            Self::SlowReader => "cancelled: the client did not read",
+            Self::Shutdown => "cancelled: the server stops",
         })
     }
 }

@@ -20,6 +20,8 @@ pub struct ItemEvent {
 pub enum EventKind {
     /// It is queued.
     Accepted(Accepted),
+    /// So many items are before it in the queue now.
+    Queued(usize),
     /// More of the answer.
     Delta {
         /// The text to append.
@@ -46,11 +48,20 @@ pub struct Accepted {
     pub prompt: Option<String>,
 }
 
-/// An answer that is complete.
+/// Why there is no more of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It is complete.
+    Complete(FinishReason),
+    /// The item's time was up; the answer may go on for others.
+    Deadline,
+}
+
+/// An answer that is complete, or as far as it came.
 #[derive(Debug, Clone)]
 pub struct Done {
     /// Why it ended.
-    pub reason: FinishReason,
+    pub reason: Ending,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Those of them that were not computed again.

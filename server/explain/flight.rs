@@ -52,8 +52,6 @@ pub(super) struct Plan {
     pub(super) prepared: Arc<Prepared>,
     /// Keys what it leaves behind.
     pub(super) salt: Arc<[u8]>,
-    /// Whose turn in the queue it takes: that of who asked first.
-    pub(super) tenant: Arc<str>,
 }
 
 impl Flights {
@@ -172,7 +170,8 @@ impl Explainer {
             eos: self.text.eos().into(),
             ignore_eos: request.ignore_eos,
             salt: plan.salt.clone(),
-            tenant: plan.tenant.clone(),
+            // That of who asked first, as is the place.
+            priority: request.priority,
         };
         let mut ticket = self.scheduler.submit(place, job)?;
         writer.queued(ticket.accepted_at, ticket.queue_position);
@@ -180,6 +179,7 @@ impl Explainer {
         let (mut generated, mut last) = (0, None);
         loop {
             match ticket.next().await {
+                Some(Event::Queued(position)) => writer.moved(position),
                 Some(Event::Started { at, cached_tokens }) => writer.started(at, cached_tokens),
                 Some(Event::Token { token, at, batch }) => {
                     if let Some(last) = last.replace(at) {
@@ -241,6 +241,7 @@ fn failed(failure: Failure) -> Error {
     match failure {
         Failure::OutOfMemory => Error::OutOfMemory,
         Failure::Engine => Error::Engine,
+        Failure::Wedged => Error::Wedged,
         Failure::ShuttingDown => Error::ShuttingDown,
     }
 }

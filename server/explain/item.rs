@@ -9,10 +9,19 @@ use crate::explain::log::AnswerLog;
 use crate::explain::outlet::Room;
 use crate::explain::prepare::Prepared;
 use crate::explain::reader::{Next, Reader};
-use crate::explain::{Accepted, Done, EventKind, ItemEvent, Outlet, now};
+use crate::explain::{Accepted, Done, Ending, EventKind, ItemEvent, Outlet, now, until};
 use crate::metrics::{ItemTimes, Metrics};
 use crate::request::ValidRequest;
 use crate::telemetry::ItemTrace;
+
+/// How far an answer was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Followed {
+    /// When the first text went out.
+    first_sent: Option<Instant>,
+    /// The item's time was up before the end.
+    cut: bool,
+}
 
 /// An item's way to its client.
 pub(super) struct Item<'a> {
@@ -24,24 +33,35 @@ pub(super) struct Item<'a> {
 }
 
 impl Item<'_> {
-    /// Reads the answer to its end, at the pace of the client. Gives when the first text went out.
+    /// Reads the answer to its end, or until its time is up, at the pace of the client.
     pub(super) async fn follow(
         &self,
         reader: &mut Reader,
         request: &ValidRequest,
         prepared: &Prepared,
-    ) -> Result<Option<Instant>, Error> {
+        deadline: Option<Instant>,
+    ) -> Result<Followed, Error> {
         let (mut first_sent, mut sequence) = (None, 0);
         loop {
-            let next = reader.next().await?;
+            let next = tokio::select! {
+                biased;
+                () = until(deadline) => {
+                    self.cut(reader, sequence).await?;
+                    return Ok(Followed { first_sent, cut: true });
+                }
+                next = reader.next() => next?,
+            };
             if next == Next::End {
-                return Ok(first_sent);
+                return Ok(Followed {
+                    first_sent,
+                    cut: false,
+                });
             }
             // What there is to say is taken when there is room for it, and not before: it does not queue.
             let room = self.room().await?;
             let kind = match next {
                 Next::Accepted(queue_position) => {
-                    reader.accepted();
+                    reader.told(queue_position);
                     EventKind::Accepted(Accepted {
                         queue_position,
                         language: prepared.language.clone(),
@@ -49,7 +69,11 @@ impl Item<'_> {
                         prompt: request.include_prompt.then(|| prepared.text.clone()),
                     })
                 }
-                _ => {
+                Next::Queued(position) => {
+                    reader.told(position);
+                    EventKind::Queued(position)
+                }
+                Next::Text | Next::End => {
                     first_sent.get_or_insert_with(now);
                     let text = reader.text(room.waited);
                     sequence += 1;
@@ -66,6 +90,20 @@ impl Item<'_> {
         }
     }
 
+    /// Its time is up: what was said and not sent goes out. There must be something to keep.
+    async fn cut(&self, reader: &mut Reader, sequence: u64) -> Result<(), Error> {
+        if reader.look(|log| log.generated_tokens) == 0 {
+            return Err(Error::Deadline);
+        }
+        if let Some(text) = reader.rest() {
+            self.room().await?.send(ItemEvent {
+                id: self.id.clone(),
+                kind: EventKind::Delta { text, sequence },
+            });
+        }
+        Ok(())
+    }
+
     async fn room(&self) -> Result<Room<'_>, Error> {
         if let Some(room) = self.out.try_room() {
             return Ok(room);
@@ -78,15 +116,20 @@ impl Item<'_> {
     pub(super) fn done(
         &self,
         reader: &Reader,
-        first_sent: Option<Instant>,
+        followed: Followed,
         request: &ValidRequest,
         prepared: &Prepared,
     ) -> Result<Done, Error> {
+        let Followed { first_sent, cut } = followed;
         let ended = now();
         let (times, mut done) = reader.look(|log| {
             let times = times(log, reader, first_sent, ended);
             let done = Done {
-                reason: log.end.clone().unwrap_or(Err(Error::Internal))?,
+                reason: match &log.end {
+                    _ if cut => Ending::Deadline,
+                    Some(end) => Ending::Complete(end.clone()?),
+                    None => return Err(Error::Internal),
+                },
                 prompt_tokens: prepared.tokens.len(),
                 cached_tokens: match log.level {
                     Some(_) => prepared.tokens.len(),

@@ -60,6 +60,11 @@ impl AnswerLog {
         delta.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 
+    /// No engine has begun with it.
+    pub(super) fn waits(&self) -> bool {
+        self.started.is_none() && self.end.is_none()
+    }
+
     /// Items before it, if it waits.
     pub(super) fn position(&self) -> Option<usize> {
         let queued = self.queued?;
@@ -75,6 +80,15 @@ impl Writer {
     pub(super) fn queued(&self, at: Instant, position: usize) {
         self.0
             .send_modify(|log| log.queued = Some(Queued { at, position }));
+    }
+
+    /// So many items are before it now.
+    pub(super) fn moved(&self, position: usize) {
+        self.0.send_modify(|log| {
+            if let Some(queued) = &mut log.queued {
+                queued.position = position;
+            }
+        });
     }
 
     pub(super) fn started(&self, at: Instant, cached_tokens: usize) {

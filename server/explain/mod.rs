@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use cancel::{Cancel, CancelReason};
-pub use events::{Accepted, Done, EventKind, ItemEvent};
+pub use events::{Accepted, Done, Ending, EventKind, ItemEvent};
 pub use outlet::{Outlet, Room};
 
 use tokio::sync::Semaphore;
@@ -84,6 +84,8 @@ pub struct Call<'a> {
     pub parent: &'a TraceParent,
     /// Whom it is for.
     pub identity: &'a Identity,
+    /// When the call that it came with ends.
+    pub deadline: Option<Instant>,
 }
 
 impl Explainer {
@@ -104,12 +106,17 @@ impl Explainer {
             metrics: &self.metrics,
             received: now(),
         };
+        let own = request.timeout.map(|time| item.received + time);
+        let deadline = own.into_iter().chain(call.deadline).min();
+        // Who keeps what there is has it cut where it is read.
+        let keep = request.keep_at_deadline;
         let result = tokio::select! {
             biased;
             reason = call.cancel.cancelled() => Err(Error::Cancelled(reason)),
             () = call.out.closed() => Err(Error::Cancelled(CancelReason::ClientGone)),
             () = self.closing.cancelled() => Err(Error::ShuttingDown),
-            result = self.explain(&item, request, call.identity) => result,
+            () = until(deadline.filter(|_| !keep)) => Err(Error::Deadline),
+            result = self.explain(&item, request, call.identity, deadline) => result,
         };
         let (outcome, label) = match &result {
             Ok(_) => (Outcome::Done, None),
@@ -117,6 +124,9 @@ impl Explainer {
             Err(error) => (Outcome::Failed, Some(error.label())),
         };
         self.metrics.item_ended(outcome);
+        if let Some(reason) = given_up(&result) {
+            self.metrics.life.cancelled(reason);
+        }
         if matches!(result, Err(Error::SlowReader { .. })) {
             self.metrics.streams.shed();
         }
@@ -134,10 +144,14 @@ impl Explainer {
         item: &Item<'_>,
         request: ValidRequest,
         identity: &Identity,
+        deadline: Option<Instant>,
     ) -> Result<Done, Error> {
-        let place = self.scheduler.enter()?;
+        let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
-        let prepared = Arc::new(self.prepare(&request).await?);
+        let prepared = tokio::select! {
+            prepared = self.prepare(&request) => Arc::new(prepared?),
+            () = until(deadline) => return Err(Error::Deadline),
+        };
         let boarded_at = now();
         item.trace.part("prompt", item.received, boarded_at);
         item.trace
@@ -158,14 +172,35 @@ impl Explainer {
                     request: request.clone(),
                     prepared: prepared.clone(),
                     salt,
-                    tenant: identity.tenant.clone(),
                 };
                 self.tasks.spawn(self.clone().fly(lead, plan, place));
                 reader
             }
         };
-        let first_sent = item.follow(&mut reader, &request, &prepared).await?;
-        item.done(&reader, first_sent, &request, &prepared)
+        let followed = item
+            .follow(&mut reader, &request, &prepared, deadline)
+            .await?;
+        item.done(&reader, followed, &request, &prepared)
+    }
+}
+
+/// Why an item did not get its whole answer, if it was given up.
+fn given_up(result: &Result<Done, Error>) -> Option<CancelReason> {
+    match result {
+        Ok(done) => (done.reason == Ending::Deadline).then_some(CancelReason::Deadline),
+        Err(Error::Cancelled(reason)) => Some(*reason),
+        Err(Error::Deadline) => Some(CancelReason::Deadline),
+        Err(Error::SlowReader { .. }) => Some(CancelReason::SlowReader),
+        Err(Error::ShuttingDown) => Some(CancelReason::Shutdown),
+        Err(_) => None,
+    }
+}
+
+/// Waits for a time; for ever, where there is none. Safe to drop.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -15,7 +15,8 @@ pub(super) struct Reader {
     pub(super) boarded_at: Instant,
     /// It reads what another item asked for first.
     pub(super) joined: bool,
-    accepted: bool,
+    /// The position in the queue that the client knows.
+    told: Option<usize>,
     /// Deltas that it has read.
     read: usize,
 }
@@ -25,6 +26,8 @@ pub(super) struct Reader {
 pub(super) enum Next {
     /// The item is queued, behind this many others.
     Accepted(usize),
+    /// It still waits, now behind this many.
+    Queued(usize),
     /// There is more text.
     Text,
     /// There will be no more.
@@ -37,7 +40,7 @@ impl Reader {
             log,
             boarded_at,
             joined,
-            accepted: false,
+            told: None,
             read: 0,
         }
     }
@@ -47,15 +50,14 @@ impl Reader {
     /// # Errors
     /// [`Error::Internal`] when the flight has gone without an end.
     pub(super) async fn next(&mut self) -> Result<Next, Error> {
-        let (accepted, read) = (self.accepted, self.read);
+        let (told, read) = (self.told, self.read);
         let mut next = None;
         let found = self.log.wait_for(|log| {
-            next = if let (false, Some(position)) = (accepted, log.position()) {
-                Some(Next::Accepted(position))
-            } else if accepted && log.deltas() > read {
-                Some(Next::Text)
-            } else {
-                log.end.as_ref().map(|_| Next::End)
+            next = match (told, log.position()) {
+                (None, Some(position)) => Some(Next::Accepted(position)),
+                (Some(_), _) if log.deltas() > read => Some(Next::Text),
+                (Some(told), Some(now)) if log.waits() && now != told => Some(Next::Queued(now)),
+                _ => log.end.as_ref().map(|_| Next::End),
             };
             next.is_some()
         });
@@ -63,9 +65,15 @@ impl Reader {
         next.filter(|_| !gone).ok_or(Error::Internal)
     }
 
-    /// The client knows that the item is queued.
-    pub(super) fn accepted(&mut self) {
-        self.accepted = true;
+    /// The client knows that the item is queued, behind so many.
+    pub(super) fn told(&mut self, position: usize) {
+        self.told = Some(position);
+    }
+
+    /// Everything that was said and not read, if something was.
+    pub(super) fn rest(&mut self) -> Option<String> {
+        let unread = self.look(|log| log.deltas() > self.read);
+        unread.then(|| self.text(true))
     }
 
     /// The next delta; with `all`, everything that is there, in one.

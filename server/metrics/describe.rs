@@ -81,6 +81,10 @@ pub(super) fn describe(recorder: &PrometheusRecorder) {
             "sequences that gave their KV blocks to older ones and were computed again",
         ),
         (
+            PAUSES,
+            "sequences that gave their slot to a tenant that was served less, or to a more urgent one of their own",
+        ),
+        (
             GRAPH_STEPS,
             "steps of CUDA by result: replayed from a graph, or bypassed as they fit none",
         ),

@@ -4,6 +4,7 @@
 //! module of its own, which registers and describes them.
 
 mod describe;
+mod life;
 mod register;
 mod streams;
 
@@ -20,6 +21,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 pub use streams::{Counted, StreamMetrics};
 
 use describe::describe;
+pub use life::Life;
 use register::{counter, gauge, histogram};
 
 pub use embeddings::EmbeddingMetrics;
@@ -27,6 +29,7 @@ pub use embeddings::EmbeddingMetrics;
 use crate::cache::CacheStats;
 use crate::prompt::Strategy;
 use crate::scheduler::{Gauges, StepReport};
+use crate::status::Phase;
 
 const DURATION: &str = "explanation_duration_seconds";
 const CACHE_HIT_RATIO: &str = "cache_hit_ratio";
@@ -44,6 +47,7 @@ const RUNNING: &str = "code_explainer_running_sequences";
 const PREFIX_CACHED: &str = "code_explainer_prefix_cached_tokens_total";
 const DRAFTS: &str = "code_explainer_draft_tokens_total";
 const PREEMPTIONS: &str = "code_explainer_preemptions_total";
+const PAUSES: &str = "code_explainer_pauses_total";
 const KV_BLOCKS: &str = "code_explainer_kv_blocks";
 const CACHE_LOOKUPS: &str = "code_explainer_cache_lookups_total";
 const CACHE_ENTRIES: &str = "code_explainer_cache_entries";
@@ -100,11 +104,14 @@ pub struct Metrics {
     /// Guesses that held, and those that did not.
     drafts: [Counter; 2],
     preemptions: Counter,
+    pauses: Counter,
     step: Histogram,
     step_sequences: Histogram,
     graph_steps: [Counter; 2],
     /// Of streams and their readers.
     pub streams: StreamMetrics,
+    /// The server's and its engines' life.
+    pub life: Life,
     scraped: Scraped,
     items_report: Mutex<ItemTotals>,
     step_report: StepCounters,
@@ -169,6 +176,8 @@ pub struct Snapshot<'a> {
     pub gauges: &'a Gauges,
     /// The explanation cache.
     pub cache: &'a CacheStats,
+    /// Where the server is in its life.
+    pub phase: Phase,
     /// Memory by type, in bytes: "cpu" (the process), "gpu", "weights", "kv_pool".
     pub memory: &'a [(&'static str, u64)],
 }
@@ -208,11 +217,13 @@ impl Metrics {
             prefix_cached_tokens: counter(r, PREFIX_CACHED, &[]),
             drafts: ["accepted", "rejected"].map(|o| counter(r, DRAFTS, &[("outcome", o)])),
             preemptions: counter(r, PREEMPTIONS, &[]),
+            pauses: counter(r, PAUSES, &[]),
             step: histogram(r, STEP, &[]),
             step_sequences: histogram(r, STEP_SEQUENCES, &[]),
             graph_steps: ["replayed", "bypassed"]
                 .map(|result| counter(r, GRAPH_STEPS, &[("result", result)])),
             streams: StreamMetrics::new(r),
+            life: Life::new(r),
             scraped: Scraped {
                 hit_ratio: gauge(r, CACHE_HIT_RATIO, &[]),
                 memory: ["cpu", "gpu", "weights", "kv_pool"]
@@ -282,6 +293,7 @@ impl Metrics {
             counter.increment(n as u64);
         }
         self.preemptions.increment(step.preempted as u64);
+        self.pauses.increment(step.paused as u64);
         let add = |counter: &AtomicU64, n: u64| {
             counter.fetch_add(n, Ordering::Relaxed);
         };
@@ -310,6 +322,7 @@ impl Metrics {
                 gauge.set(*bytes as f64 / (1024.0 * 1024.0));
             }
         }
+        self.life.phase(now.phase);
         s.queue_depth.set(now.gauges.queued() as f64);
         s.running.set(now.gauges.running() as f64);
         s.kv_used.set(now.gauges.blocks_used() as f64);

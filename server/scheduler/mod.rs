@@ -1,52 +1,92 @@
 //! From jobs to tokens: a bounded queue, continuous batching, and a thread for each engine that drives it.
 //!
+//! - [`waiting`], [`ledger`]: who waits, in which order, and whose turn it is. [`turns`]: who gives way to whom. Pure.
 //! - [`policy`]: how a step's tokens are shared out, and how many there are. Pure.
 //! - [`speculation`], [`lookup`]: which tokens are guessed, and how many of them are worth trying. Pure.
 //! - [`blocks`]: who has which block of the KV cache, and which are kept for those to come.
+//! - `places`, [`drain`]: the queue's bound, and when it is worth to come back. `ticket`: what a job's client holds.
 //! - `sequence`: a job on its way, and the channel to its client.
 //! - `core`: an engine's sequences between two steps, driven by its caller.
 //! - `queue`: the one queue before all engines.
 //! - `thread`: an engine's thread, which drives it.
+//! - `vitals`, [`supervisor`]: whether engines live, and what is done if they do not.
 
 pub mod blocks;
 mod core;
+pub mod drain;
 mod gauges;
+pub mod ledger;
 pub mod lookup;
+mod places;
 pub mod policy;
 #[cfg(test)]
 mod properties;
 mod queue;
 mod sequence;
 pub mod speculation;
+pub mod supervisor;
 mod thread;
+mod ticket;
+pub mod turns;
+mod vitals;
+pub mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub use gauges::{EngineGauges, Gauges, Place};
+pub use gauges::{EngineGauges, Gauges};
+pub use ledger::Weights;
+pub use places::Place;
 pub use policy::StepLimits;
-pub use sequence::{End, Event, Failure, Job, Ticket};
+pub use sequence::Job;
+pub use supervisor::{
+    GaveUp, POSITION_INTERVAL, RestartCause, RestartObserver, Supervisor, SupervisorOptions,
+};
 pub use thread::Started;
+pub use ticket::{End, Event, Failure, Ticket};
+pub use waiting::{Priority, Tenant};
 
-use crate::engine::{Backend, EngineError, GraphSteps};
+use crate::engine::{Backend, BackendInfo, EngineError, GraphSteps};
 use crate::error::Error;
-use queue::Queue;
+use queue::{Queue, Refused, Seat};
 use sequence::Sequence;
 
 /// Told of every step, on the engine's thread: must not block.
 pub type Observer = Arc<dyn Fn(&StepReport) + Send + Sync>;
 
-/// Makes a backend, on the thread that will run it.
-pub type Loader = Box<dyn FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send>;
+/// Makes a backend, on the thread that will run it; again, if that has to be started again.
+pub type Loader = Box<dyn Fn() -> Result<Box<dyn Backend>, EngineError> + Send + Sync>;
 
 /// How jobs are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerOptions {
-    /// What a step of an engine may hold.
-    pub step: StepLimits,
+    /// The bounds of the queue, and its order.
+    pub queue: QueueOptions,
+    /// How an engine runs them.
+    pub engine: EngineRules,
+    /// How engines are looked after.
+    pub supervisor: SupervisorOptions,
+}
+
+/// The bounds of the queue, and its order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueOptions {
     /// Jobs that wait at most.
-    pub queue_items: usize,
+    pub items: usize,
+    /// Tokens of their prompts at most.
+    pub tokens: usize,
+    /// After this much longer in the queue, a job goes like one of the next higher priority.
+    pub aging: Duration,
+    /// Shares of tenants.
+    pub weights: Weights,
+}
+
+/// How an engine runs jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineRules {
+    /// What a step may hold.
+    pub step: StepLimits,
     /// The time between two tokens of a stream that steps are kept to, by giving them fewer tokens.
     pub target_itl: Option<Duration>,
     /// Guess tokens where it pays.
@@ -76,6 +116,8 @@ pub struct StepReport {
     pub ended: usize,
     /// Sequences that had to give their blocks back before it.
     pub preempted: usize,
+    /// Sequences that gave their slot to others before it.
+    pub paused: usize,
     /// Time that the backend took.
     pub duration: Duration,
     /// Whether it ran as a recorded graph.
@@ -88,45 +130,66 @@ pub struct Scheduler {
     queue: Arc<Queue>,
     gauges: Arc<Gauges>,
     closed: Arc<AtomicBool>,
-    queue_items: usize,
+    bounds: (usize, usize),
+}
+
+/// Engines that are being loaded.
+pub struct Starting {
+    shared: thread::Shared,
+    options: SupervisorOptions,
+    engines: Vec<(Arc<Loader>, Started)>,
 }
 
 impl Scheduler {
     /// Starts a thread for each engine, which makes its backend itself: device state stays on one thread.
-    ///
-    /// Each receiver gets its backend's description once it has been loaded and has run a one-token forward pass.
     pub fn start(
         loaders: Vec<Loader>,
-        options: SchedulerOptions,
+        options: &SchedulerOptions,
         observer: Observer,
-    ) -> (Self, Vec<Started>) {
+    ) -> (Self, Starting) {
+        let rules = &options.queue;
         let shared = thread::Shared {
-            queue: Arc::new(Queue::new(loaders.len())),
+            queue: Arc::new(Queue::new(
+                loaders.len(),
+                rules.aging,
+                rules.weights.clone(),
+            )),
             gauges: Arc::new(Gauges::new(loaders.len())),
             observer,
-            options,
+            rules: options.engine,
         };
         let scheduler = Self {
             queue: shared.queue.clone(),
             gauges: shared.gauges.clone(),
             closed: Arc::new(AtomicBool::new(false)),
-            queue_items: options.queue_items,
+            bounds: (rules.items, rules.tokens),
         };
-        let started = (loaders.into_iter().enumerate())
-            .map(|(engine, load)| thread::spawn(engine, load, shared.clone()));
-        (scheduler, started.collect())
+        let engines = loaders.into_iter().enumerate().map(|(engine, load)| {
+            let load = Arc::new(load);
+            let started = thread::spawn(Seat { engine, life: 0 }, load.clone(), shared.clone());
+            (load, started)
+        });
+        let starting = Starting {
+            engines: engines.collect(),
+            shared,
+            options: options.supervisor,
+        };
+        (scheduler, starting)
     }
 
-    /// Takes a place in the queue, before any work is done for an item.
+    /// Takes a place in the queue for a tenant, before any work is done for an item.
     ///
     /// # Errors
     /// [`Error::QueueFull`] with the time to wait, [`Error::ShuttingDown`].
-    pub fn enter(&self) -> Result<Place, Error> {
+    pub fn enter(&self, tenant: &Tenant) -> Result<Place, Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::ShuttingDown);
         }
-        Gauges::enter(&self.gauges, self.queue_items).ok_or_else(|| Error::QueueFull {
-            limit: self.queue_items,
+        let limit = self.bounds.0;
+        let place = self.gauges.places.enter(tenant, limit);
+        place.ok_or_else(|| Error::QueueFull {
+            limit,
+            unit: "items",
             retry: self.gauges.retry_delay(),
         })
     }
@@ -134,13 +197,23 @@ impl Scheduler {
     /// Queues a job in its place. A closed scheduler still takes those who had a place before.
     ///
     /// # Errors
-    /// [`Error::ShuttingDown`] when no engine is left.
+    /// [`Error::QueueFull`] if there are too many prompt tokens in the queue, [`Error::ShuttingDown`].
     pub fn submit(&self, place: Place, job: Job) -> Result<Ticket, Error> {
-        let (sequence, ticket) = Sequence::new(job, place, Instant::now());
-        if self.queue.push(sequence) {
-            Ok(ticket)
-        } else {
-            Err(Error::ShuttingDown)
+        let now = Instant::now();
+        let rank = self.queue.rank(job.priority, now);
+        let (sequence, mut ticket) = Sequence::new(job, place, rank, now);
+        let (limit, several) = (self.bounds.1, self.gauges.places.several());
+        match self.queue.push(sequence, limit, several, now) {
+            Ok(position) => {
+                ticket.told(position);
+                Ok(ticket)
+            }
+            Err(Refused::Stopped) => Err(Error::ShuttingDown),
+            Err(Refused::Full) => Err(Error::QueueFull {
+                limit,
+                unit: "prompt tokens",
+                retry: self.gauges.retry_delay(),
+            }),
         }
     }
 
@@ -158,5 +231,29 @@ impl Scheduler {
     pub fn stop(&self) {
         self.close();
         self.queue.stop();
+    }
+}
+
+impl Starting {
+    /// Waits until each engine has been loaded and has run a one-token forward pass. Gives their backends' descriptions,
+    /// and who looks after them from then on.
+    ///
+    /// # Errors
+    /// One that cannot be loaded.
+    pub async fn ready(
+        mut self,
+        restarts: RestartObserver,
+    ) -> Result<(Vec<BackendInfo>, Supervisor), EngineError> {
+        let mut infos = Vec::new();
+        for (_, engine) in &mut self.engines {
+            let ready = (&mut engine.ready).await;
+            infos.push(
+                ready
+                    .map_err(|_| EngineError::Broken("its thread ended while it was loading"))??,
+            );
+        }
+        let now = tokio::time::Instant::now().into_std();
+        let supervisor = Supervisor::new(self.shared, self.options, self.engines, restarts, now);
+        Ok((infos, supervisor))
     }
 }

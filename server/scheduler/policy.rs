@@ -12,20 +12,26 @@ pub struct StepLimits {
 }
 
 /// What a running sequence could do in the next step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pending {
     /// Known tokens that have not been run: 1 for a sequence that decodes, 0 for one that has to wait.
     pub tokens: usize,
     /// Guesses of the tokens after those.
     pub drafts: usize,
+    /// Its prompt is computed in small portions, for the sake of others.
+    pub brief: bool,
 }
 
-/// Shares a step's tokens out, in the order of the sequences' age.
+/// The part of a step's tokens that prompts of tenants with a backlog get while others are there.
+pub const BRIEF: usize = 4;
+
+/// Shares a step's tokens out.
 ///
 /// Gives how many tokens of each sequence to run now. Decodes go first, one token each, so that a long prompt never
-/// stalls the answers of others; prefill takes what they leave, oldest first, so that prompts are finished one after
-/// another; drafts get the rest.
-pub fn share_tokens(pending: &[Pending], tokens: usize) -> Vec<usize> {
+/// stalls the answers of others; prefill takes what they leave, in `order`, so that prompts are finished one after
+/// another; drafts get the rest. Prompts that are `brief` are not begun once a part of the step, one in [`BRIEF`] tokens,
+/// is prefill: so a step that somebody waits for is short.
+pub fn share_tokens(pending: &[Pending], order: &[usize], tokens: usize) -> Vec<usize> {
     let mut left = tokens;
     let mut take = |wanted: usize| {
         let share = wanted.min(left);
@@ -36,10 +42,19 @@ pub fn share_tokens(pending: &[Pending], tokens: usize) -> Vec<usize> {
         .iter()
         .map(|p| if p.tokens == 1 { take(1) } else { 0 })
         .collect();
-    for (share, p) in shares.iter_mut().zip(pending) {
-        if p.tokens > 1 {
-            *share = take(p.tokens);
-        }
+    let brief = (tokens / BRIEF).max(1);
+    let mut prefill = 0;
+    for &index in order.iter().filter(|&&index| pending[index].tokens > 1) {
+        let wanted = match pending[index] {
+            Pending {
+                tokens,
+                brief: true,
+                ..
+            } => tokens.min(brief.saturating_sub(prefill)),
+            Pending { tokens, .. } => tokens,
+        };
+        shares[index] = take(wanted);
+        prefill += shares[index];
     }
     for (share, p) in shares.iter_mut().zip(pending) {
         if p.tokens > 0 && *share == p.tokens {
@@ -118,22 +133,28 @@ mod tests {
     use super::*;
 
     fn prompts_and_decodes(tokens: &[usize]) -> Vec<Pending> {
-        let pending = |&tokens: &usize| Pending { tokens, drafts: 0 };
+        let pending = |&tokens: &usize| Pending {
+            tokens,
+            ..Pending::default()
+        };
         tokens.iter().map(pending).collect()
+    }
+
+    /// In the order in which they are given.
+    fn share(pending: &[Pending], tokens: usize) -> Vec<usize> {
+        let order: Vec<usize> = (0..pending.len()).collect();
+        share_tokens(pending, &order, tokens)
     }
 
     #[test]
     fn decodes_go_before_an_older_prefill() {
-        assert_eq!(
-            share_tokens(&prompts_and_decodes(&[100, 1, 1]), 10),
-            [8, 1, 1]
-        );
+        assert_eq!(share(&prompts_and_decodes(&[100, 1, 1]), 10), [8, 1, 1]);
     }
 
     #[test]
     fn prompts_are_finished_in_order() {
         assert_eq!(
-            share_tokens(&prompts_and_decodes(&[6, 1, 100, 3]), 10),
+            share(&prompts_and_decodes(&[6, 1, 100, 3]), 10),
             [6, 1, 3, 0]
         );
     }
@@ -143,26 +164,54 @@ mod tests {
         let decode = Pending {
             tokens: 1,
             drafts: 4,
+            brief: false,
         };
         let prompt = Pending {
             tokens: 3,
-            drafts: 0,
+            ..Pending::default()
         };
-        assert_eq!(share_tokens(&[decode, decode, prompt], 10), [5, 2, 3]);
-        assert_eq!(share_tokens(&[decode, decode, prompt], 4), [1, 1, 2]);
+        assert_eq!(share(&[decode, decode, prompt], 10), [5, 2, 3]);
+        assert_eq!(share(&[decode, decode, prompt], 4), [1, 1, 2]);
     }
 
     #[test]
     fn who_waits_gets_nothing() {
         let waits = Pending {
             tokens: 0,
-            drafts: 0,
+            ..Pending::default()
         };
         let prompt = Pending {
             tokens: 9,
-            drafts: 0,
+            ..Pending::default()
         };
-        assert_eq!(share_tokens(&[prompt, waits, prompt], 12), [9, 0, 3]);
+        assert_eq!(share(&[prompt, waits, prompt], 12), [9, 0, 3]);
+    }
+
+    #[test]
+    fn prompts_are_computed_in_the_order_of_turns() {
+        let pending = prompts_and_decodes(&[8, 1, 8]);
+        assert_eq!(share_tokens(&pending, &[2, 1, 0], 10), [1, 1, 8]);
+    }
+
+    #[test]
+    fn prompts_of_a_flood_leave_steps_short() {
+        let flood = Pending {
+            tokens: 100,
+            brief: true,
+            ..Pending::default()
+        };
+        let other = Pending {
+            brief: false,
+            ..flood
+        };
+        assert_eq!(share(&[flood, flood], 64), [16, 0]);
+        assert_eq!(share(&[other, flood], 64), [64, 0]);
+        let short = Pending {
+            tokens: 10,
+            ..other
+        };
+        assert_eq!(share(&[short, flood], 64), [10, 6]);
+        assert_eq!(share(&[flood], 2), [1], "and never stand still");
     }
 
     /// Steps that take `fixed + rows * each` milliseconds, with as many tokens to prefill as fit.
@@ -218,9 +267,9 @@ mod tests {
         ) {
             let pending: Vec<_> = pending
                 .into_iter()
-                .map(|(tokens, drafts)| Pending { tokens, drafts })
+                .map(|(tokens, drafts)| Pending { tokens, drafts, brief: false })
                 .collect();
-            let shares = share_tokens(&pending, tokens);
+            let shares = share(&pending, tokens);
             let total: usize = shares.iter().sum();
             let wanted: usize = pending.iter().map(|p| p.tokens + p.drafts).sum();
             prop_assert!(total <= tokens.min(wanted));

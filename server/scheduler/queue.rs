@@ -1,15 +1,24 @@
-//! The one queue before all engines. Each takes the next job when it has room for it and no other that has room has less
-//! to do.
+//! The one queue before all engines, and whose turn it is. Each engine takes the next job when it has room for it and no
+//! other that has room has less to do.
 //!
-//! First come, first served: a job that does not fit yet is not overtaken, so nobody starves. The lock is held for a few
-//! moves of memory, never while anybody waits for anything else.
+//! The tenant that was served least goes first, and of its jobs the one of the first rank, those that are paused in the
+//! engine among them. A job that does not fit yet is not overtaken, so nobody starves. The lock is held for a few moves of
+//! memory, never while anybody waits for anything else.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::scheduler::sequence::{Failure, Sequence};
+use tokio::sync::mpsc;
 
-/// Sequences that wait for an engine.
+use crate::scheduler::core::Core;
+use crate::scheduler::ledger::{Ledger, Weights};
+use crate::scheduler::places::may_take;
+use crate::scheduler::sequence::Sequence;
+use crate::scheduler::turns::Standing;
+use crate::scheduler::waiting::{Priority, Rank, Tenant, WaitingRoom};
+use crate::scheduler::{Event, Failure};
+
+/// Sequences that wait for an engine, and what each engine has in hand.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -18,46 +27,128 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct State {
-    waiting: VecDeque<Sequence>,
-    /// What each engine that has room has to do, in tokens.
-    loads: Vec<Option<usize>>,
-    /// Engines that have not ended.
-    engines: usize,
+    room: WaitingRoom<Sequence>,
+    ledger: Ledger,
+    engines: Vec<Engine>,
     stopped: bool,
+    /// Positions may differ from what was told.
+    moved: bool,
+}
+
+/// What the queue knows of an engine.
+#[derive(Debug, Default)]
+struct Engine {
+    /// Counts its lives: an engine that is started again has a new one, and what the old one does is ignored.
+    life: u64,
+    /// What it has to do, in tokens, if it has room.
+    load: Option<usize>,
+    /// Tenants of the sequences that it has in hand.
+    tenants: Vec<Tenant>,
+    /// The way to the clients of those.
+    outlets: Vec<mpsc::Sender<Event>>,
+    /// Somebody wants to know whether it is well.
+    test: bool,
+}
+
+/// An engine in one of its lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) engine: usize,
+    pub(super) life: u64,
+}
+
+/// Why an engine with nothing to do was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// There is something to do.
+    Work,
+    /// It is to run a forward pass, to show that it can.
+    Test,
+    /// It is to end.
+    End,
+}
+
+/// Why a job was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There are too many prompt tokens in the queue.
+    Full,
+    /// Nobody will work on it.
+    Stopped,
 }
 
 impl Queue {
-    /// A queue before `engines` engines. Its bound is that of the places that are given out: see
+    /// A queue before `engines` engines. Its bound in items is that of the places that are given out: see
     /// [`Scheduler::enter`](super::Scheduler::enter).
-    pub(super) fn new(engines: usize) -> Self {
+    pub(super) fn new(engines: usize, aging: Duration, weights: Weights) -> Self {
         Self {
             state: Mutex::new(State {
-                waiting: VecDeque::new(),
-                loads: vec![None; engines],
-                engines,
+                room: WaitingRoom::new(aging),
+                ledger: Ledger::new(weights),
+                engines: (0..engines).map(|_| Engine::default()).collect(),
                 stopped: false,
+                moved: false,
             }),
             changed: Condvar::new(),
         }
     }
 
-    /// Adds one at the end. False if nobody is left to work on it.
-    pub(super) fn push(&self, sequence: Sequence) -> bool {
+    /// The rank of a job that comes now.
+    pub(super) fn rank(&self, priority: Priority, now: Instant) -> Rank {
+        self.lock().room.rank(priority, now)
+    }
+
+    /// Adds one. Gives how many are before it.
+    ///
+    /// A prompt that is larger than all of `most_tokens` waits alone. Where there are `several` tenants, the last eighth of
+    /// the tokens is for those who have little, as it is with places.
+    pub(super) fn push(
+        &self,
+        sequence: Sequence,
+        most_tokens: usize,
+        several: bool,
+        now: Instant,
+    ) -> Result<usize, Refused> {
         let mut state = self.lock();
-        if state.stopped || state.engines == 0 {
-            return false;
+        if state.stopped {
+            return Err(Refused::Stopped);
         }
-        state.waiting.push_back(sequence);
+        let (room, tenant) = (&mut state.room, sequence.tenant().clone());
+        let size = sequence.size();
+        let held = room.tokens_of(&tenant);
+        if !room.is_empty() && !may_take(room.tokens(), held, size.prompt, most_tokens, several) {
+            return Err(Refused::Full);
+        }
+        let rank = sequence.rank();
+        room.push(&tenant, rank, size, sequence);
+        state.ledger.join(&tenant, now);
+        state.moved = true;
+        let position = state.position(&tenant, rank);
         drop(state);
         self.changed.notify_all();
-        true
+        Ok(position)
+    }
+
+    /// Tells everybody who waits how many are before it, where that has changed.
+    pub(super) fn tell_positions(&self) {
+        let mut state = self.lock();
+        if !std::mem::take(&mut state.moved) {
+            return;
+        }
+        let mut turns: Vec<_> = state.turns().collect();
+        turns.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (position, (_, _, sequence)) in turns.into_iter().enumerate() {
+            sequence.tell_position(position);
+        }
     }
 
     /// Fails all that wait, and wakes all engines to end.
     pub(super) fn stop(&self) {
         let mut state = self.lock();
         state.stopped = true;
-        fail_all(&mut state);
+        for sequence in state.room.drain() {
+            sequence.fail(Failure::ShuttingDown);
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -66,51 +157,83 @@ impl Queue {
         self.lock().stopped
     }
 
-    /// An engine with nothing to do waits here until there is something, or the end.
-    pub(super) fn wait(&self, engine: usize) {
+    /// An engine with nothing to do waits here until there is something.
+    pub(super) fn wait(&self, seat: Seat) -> Wake {
         let mut state = self.lock();
-        state.loads[engine] = Some(0);
-        let nothing = |s: &mut State| s.waiting.is_empty() && !s.stopped;
+        if state.is_current(seat) {
+            state.engines[seat.engine].load = Some(0);
+        }
+        let nothing =
+            |s: &mut State| s.goes_on(seat) && s.room.is_empty() && !s.engines[seat.engine].test;
         let state = self.changed.wait_while(state, nothing);
-        drop(state.unwrap_or_else(PoisonError::into_inner));
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        if !state.goes_on(seat) {
+            Wake::End
+        } else if !state.room.is_empty() {
+            Wake::Work
+        } else {
+            state.engines[seat.engine].test = false;
+            Wake::Test
+        }
     }
 
-    /// Forgets those that were cancelled.
-    pub(super) fn retire_cancelled(&self) {
-        self.lock().waiting.retain(|s| !s.is_cancelled());
+    /// Has an engine that has nothing to do show that it is well.
+    pub(super) fn ask_for_test(&self, engine: usize) {
+        self.lock().engines[engine].test = true;
+        self.changed.notify_all();
     }
 
-    /// The next sequence, if the engine, whose load this is, is the one to take it, and it `fits`.
-    pub(super) fn take(
-        &self,
-        engine: usize,
-        load: Option<usize>,
-        fits: impl FnOnce(&mut Sequence) -> bool,
-    ) -> Option<Sequence> {
+    /// Forgets what was cancelled, and gives the engine what it is its turn to take. False if it is to end.
+    pub(super) fn schedule(&self, seat: Seat, core: &mut Core, now: Instant) -> bool {
         let mut state = self.lock();
-        state.loads[engine] = load;
-        let load = load?;
-        if state.loads.iter().flatten().any(|&other| other < load) {
-            return None;
+        if !state.goes_on(seat) {
+            return false;
         }
-        let next = state.waiting.front_mut()?;
-        if fits(next) {
-            return state.waiting.pop_front();
-        }
-        // What it took of this engine's blocks is no use to another.
-        next.preempt();
-        state.loads[engine] = None;
-        None
+        state.engines[seat.engine].test = false;
+        let waiting = state.room.len();
+        state.room.retain(|s| !s.is_cancelled());
+        core.retire_cancelled();
+        while state.take_next(seat.engine, core, now) {}
+        state.moved |= state.room.len() != waiting;
+        state.note(seat.engine, core);
+        true
     }
 
-    /// An engine ends. The last one fails those that wait.
-    pub(super) fn leave(&self, engine: usize) {
+    /// Takes note of a step. False if it does not count, as the engine has been given up meanwhile.
+    pub(super) fn settle(&self, seat: Seat, core: &mut Core, now: Instant) -> bool {
         let mut state = self.lock();
-        state.loads[engine] = None;
-        state.engines -= 1;
-        if state.engines == 0 {
-            fail_all(&mut state);
+        if !state.is_current(seat) {
+            return false;
         }
+        for (tenant, tokens) in core.take_served() {
+            state.ledger.charge(&tenant, tokens, now);
+        }
+        state.note(seat.engine, core);
+        state.settle();
+        true
+    }
+
+    /// Gives an engine up: its clients are told why, and it may come back in a new life.
+    pub(super) fn give_up(&self, engine: usize, why: Failure) -> Seat {
+        let mut state = self.lock();
+        let old = &mut state.engines[engine];
+        for outlet in old.outlets.drain(..) {
+            // One that has ended has no room left, or nobody who listens.
+            let _ = outlet.try_send(Event::Failed(why));
+        }
+        let life = old.life + 1;
+        *old = Engine {
+            life,
+            ..Engine::default()
+        };
+        state.settle();
+        Seat { engine, life }
+    }
+
+    /// What a tenant was served, by its weight.
+    #[cfg(test)]
+    pub(super) fn served(&self, tenant: &str) -> f64 {
+        self.lock().ledger.served(tenant)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,8 +242,120 @@ impl Queue {
     }
 }
 
-fn fail_all(state: &mut State) {
-    for sequence in state.waiting.drain(..) {
-        sequence.fail(Failure::ShuttingDown);
+impl State {
+    fn is_current(&self, seat: Seat) -> bool {
+        self.engines[seat.engine].life == seat.life
+    }
+
+    fn goes_on(&self, seat: Seat) -> bool {
+        !self.stopped && self.is_current(seat)
+    }
+
+    /// The engine takes one more. False if it is not its turn, or there is none for it.
+    fn take_next(&mut self, engine: usize, core: &mut Core, now: Instant) -> bool {
+        let paused: Vec<Tenant> = core.paused_tenants().cloned().collect();
+        core.set_standings(|tenant| self.standing(tenant, paused.contains(tenant), now));
+        let load = core.load();
+        self.engines[engine].load = load;
+        let others = || (self.engines.iter().enumerate()).filter(|(i, _)| *i != engine);
+        let mine = match load {
+            Some(load) => others().all(|(_, e)| e.load.is_none_or(|other| other >= load)),
+            // Somebody may have to give way, unless there is room elsewhere.
+            None => others().all(|(_, e)| e.load.is_none()),
+        };
+        if !mine {
+            return false;
+        }
+        let candidates = self.room.tenants().chain(&paused);
+        let first = candidates.min_by(|a, b| {
+            let served = |tenant: &Tenant| self.ledger.served(tenant);
+            let by_served = served(a).total_cmp(&served(b));
+            // Equals by who came first, so that it is nobody's luck.
+            by_served.then_with(|| self.first_rank(a, core).cmp(&self.first_rank(b, core)))
+        });
+        let Some(tenant) = first.cloned() else {
+            return false;
+        };
+        let taken = self.take_from(&tenant, engine, core, now);
+        if !taken {
+            // What it has no room for, another may have.
+            self.engines[engine].load = None;
+        }
+        taken
+    }
+
+    fn take_from(&mut self, tenant: &Tenant, engine: usize, core: &mut Core, now: Instant) -> bool {
+        let paused = core.first_paused(tenant);
+        let waiting = self.room.first_rank(tenant);
+        if let Some(rank) = paused.filter(|p| waiting.is_none_or(|w| *p < w)) {
+            return core.resume(rank);
+        }
+        let standing = self.standing(tenant, false, now);
+        let Some((_, next)) = self.room.first(tenant) else {
+            return false;
+        };
+        next.standing = standing;
+        if !core.make_room(next) {
+            // What it took of this engine's blocks is no use to another.
+            next.preempt();
+            return false;
+        }
+        let Some(next) = self.room.pop(tenant) else {
+            return false;
+        };
+        self.engines[engine].outlets.push(next.outlet());
+        core.admit(next);
+        true
+    }
+
+    fn first_rank(&self, tenant: &str, core: &Core) -> Option<Rank> {
+        let ranks = [self.room.first_rank(tenant), core.first_paused(tenant)];
+        ranks.into_iter().flatten().min()
+    }
+
+    fn standing(&self, tenant: &Tenant, paused: bool, now: Instant) -> Standing {
+        Standing {
+            served: self.ledger.served(tenant),
+            weight: self.ledger.weight(tenant),
+            backlogged: paused || self.room.has(tenant),
+            shared: self.ledger.is_shared(now),
+        }
+    }
+
+    /// Keeps what the engine has in hand.
+    fn note(&mut self, engine: usize, core: &Core) {
+        let engine = &mut self.engines[engine];
+        engine.tenants.clear();
+        engine.tenants.extend(core.tenants().cloned());
+        engine.outlets.retain(|outlet| !outlet.is_closed());
+    }
+
+    fn settle(&mut self) {
+        let Self {
+            room,
+            ledger,
+            engines,
+            ..
+        } = self;
+        let running = engines.iter().flat_map(|engine| &engine.tenants);
+        let there: Vec<&Tenant> = room.tenants().chain(running).collect();
+        ledger.settle(there.into_iter());
+    }
+
+    fn turns(&self) -> impl Iterator<Item = (f64, Rank, &Sequence)> {
+        self.room
+            .turns(|tenant| (self.ledger.served(tenant), self.ledger.weight(tenant)))
+    }
+
+    /// How many are before one that waits.
+    fn position(&self, tenant: &str, rank: Rank) -> usize {
+        let own = |(_, r, s): &(f64, Rank, &Sequence)| *r == rank && **s.tenant() == *tenant;
+        let Some((time, ..)) = self.turns().find(own) else {
+            return 0;
+        };
+        let before = |(t, r, _): &(f64, Rank, &Sequence)| {
+            t.total_cmp(&time).then(r.cmp(&rank)) == std::cmp::Ordering::Less
+        };
+        self.turns().filter(before).count()
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::engine::{SampleStep, Sampling, SequenceStep};
 use crate::scheduler::Place;
@@ -12,6 +12,9 @@ use crate::scheduler::blocks::{BlockPool, Blocks, Name};
 use crate::scheduler::lookup::Lookup;
 use crate::scheduler::policy::Pending;
 use crate::scheduler::speculation::{Acceptance, MOST_DRAFTS};
+use crate::scheduler::ticket::{End, Event, Failure, Ticket};
+use crate::scheduler::turns::{Claim, Standing};
+use crate::scheduler::waiting::{Priority, Rank, Size, Tenant};
 
 /// What the engine is asked to generate.
 #[derive(Debug, Clone)]
@@ -31,79 +34,8 @@ pub struct Job {
     /// Only jobs with the same salt share what was computed of their prompts, so that nobody can find out by the time
     /// that a prompt takes whether somebody else's began alike.
     pub salt: Arc<[u8]>,
-    /// Whose it is; empty where nobody has to say who they are.
-    pub tenant: Arc<str>,
-}
-
-/// What happens to a job, in order: started, token..., then ended or failed.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// Its first step begins.
-    Started {
-        /// When.
-        at: Instant,
-        /// Prompt tokens that need not be computed.
-        cached_tokens: usize,
-    },
-    /// A token was generated.
-    Token {
-        /// Its id.
-        token: u32,
-        /// When.
-        at: Instant,
-        /// Sequences in the step, this one included.
-        batch: usize,
-    },
-    /// No more tokens will come.
-    Ended(End),
-    /// The job cannot go on.
-    Failed(Failure),
-}
-
-/// Why no more tokens come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The last token was an end-of-sequence token.
-    Eos,
-    /// `max_new_tokens` were generated.
-    Length,
-    /// The model's context is full.
-    Context,
-}
-
-/// Why a job cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Its step ran out of memory.
-    OutOfMemory,
-    /// Its step failed.
-    Engine,
-    /// The server stops.
-    ShuttingDown,
-}
-
-/// The receiving end of a job. Dropping it cancels the job: its blocks are free before the next step.
-#[derive(Debug)]
-pub struct Ticket {
-    pub(super) events: mpsc::Receiver<Event>,
-    pub(super) cancelled: Arc<AtomicBool>,
-    /// Items that were waiting before it.
-    pub queue_position: usize,
-    /// When it was accepted.
-    pub accepted_at: Instant,
-}
-
-impl Ticket {
-    /// The next event; `None` after the last.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.cancelled.store(true, Ordering::Release);
-    }
+    /// How urgent it is, beside those of its own tenant.
+    pub priority: Priority,
 }
 
 /// A job in the engine thread's hands.
@@ -126,9 +58,17 @@ pub(super) struct Sequence {
     acceptance: Acceptance,
     events: mpsc::Sender<Event>,
     cancelled: Arc<AtomicBool>,
-    /// Given back when it leaves the queue.
-    place: Option<Place>,
+    tenant: Tenant,
+    rank: Rank,
+    /// Its tenant's, as of the last look at the ledger.
+    pub(super) standing: Standing,
+    /// Given back when it leaves the queue, and with it the way to tell its place.
+    waits: Option<(Place, watch::Sender<usize>)>,
     started: bool,
+    /// Prompt tokens that its tenant has been charged for: those that are computed again are not.
+    charged: usize,
+    /// Tokens that its tenant has not been charged for yet.
+    owed: usize,
 }
 
 /// What a step gave a sequence.
@@ -144,11 +84,11 @@ pub(super) struct Advance {
 
 impl Sequence {
     /// A sequence and its ticket. The channel holds every event that a job can have, so that sending never waits.
-    pub(super) fn new(mut job: Job, place: Place, now: Instant) -> (Self, Ticket) {
+    pub(super) fn new(mut job: Job, place: Place, rank: Rank, now: Instant) -> (Self, Ticket) {
         let (sender, events) = mpsc::channel(job.max_new_tokens + 2);
+        let (tell, position) = watch::channel(0);
         let cancelled = Arc::new(AtomicBool::new(false));
         let tokens = std::mem::take(&mut job.prompt);
-        let queue_position = place.position;
         let sequence = Self {
             prompt_tokens: tokens.len(),
             tokens,
@@ -162,18 +102,60 @@ impl Sequence {
             acceptance: Acceptance::default(),
             events: sender,
             cancelled: cancelled.clone(),
-            place: Some(place),
+            tenant: place.tenant.clone(),
+            rank,
+            standing: Standing::default(),
+            waits: Some((place, tell)),
             started: false,
+            charged: 0,
+            owed: 0,
         };
-        (
-            sequence,
-            Ticket {
-                events,
-                cancelled,
-                queue_position,
-                accepted_at: now,
-            },
-        )
+        (sequence, Ticket::new(events, position, cancelled, now))
+    }
+
+    pub(super) fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    pub(super) fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    pub(super) fn claim(&self) -> Claim<'_> {
+        Claim {
+            tenant: &self.tenant,
+            rank: self.rank,
+            standing: self.standing,
+        }
+    }
+
+    pub(super) fn size(&self) -> Size {
+        Size {
+            prompt: self.prompt_tokens,
+            answer: self.job.max_new_tokens,
+        }
+    }
+
+    /// The way to its client, for when the one who works on it cannot be reached any more.
+    pub(super) fn outlet(&self) -> mpsc::Sender<Event> {
+        self.events.clone()
+    }
+
+    /// Tells how many are before it, if that has changed.
+    pub(super) fn tell_position(&self, position: usize) {
+        if let Some((_, tell)) = &self.waits {
+            tell.send_if_modified(|told| std::mem::replace(told, position) != position);
+        }
+    }
+
+    /// Tokens that were served since it was asked last.
+    pub(super) fn take_owed(&mut self) -> usize {
+        std::mem::take(&mut self.owed)
+    }
+
+    /// Whether it holds blocks.
+    pub(super) fn has_blocks(&self) -> bool {
+        self.blocks.as_ref().is_some_and(|b| !b.ids().is_empty())
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -182,7 +164,7 @@ impl Sequence {
 
     /// It waits no more: its place in the queue is free.
     pub(super) fn leave_queue(&mut self) {
-        self.place = None;
+        self.waits = None;
     }
 
     /// Tokens that are not guesses.
@@ -194,6 +176,7 @@ impl Sequence {
         Pending {
             tokens: self.known() - self.computed,
             drafts: self.drafts,
+            brief: self.standing.is_brief(),
         }
     }
 
@@ -367,6 +350,7 @@ impl Sequence {
         share: bool,
     ) -> Advance {
         let mut advance = Advance::default();
+        self.owe_prompt(self.computed, count);
         if sampled.is_empty() {
             self.computed += count;
             self.publish(share);
@@ -384,6 +368,7 @@ impl Sequence {
             self.computed = self.tokens.len();
             self.tokens.push(*token);
             advance.generated += 1;
+            self.owed += 1;
             advance.ended = self.tell(*token, step);
             if advance.ended {
                 break;
@@ -391,6 +376,13 @@ impl Sequence {
         }
         self.publish(share);
         advance
+    }
+
+    /// Prompt tokens are served once, however often they are computed.
+    fn owe_prompt(&mut self, from: usize, count: usize) {
+        let to = (from + count).min(self.prompt_tokens);
+        self.owed += to.saturating_sub(from.max(self.charged));
+        self.charged = self.charged.max(to);
     }
 
     /// Sends a token that was just added. True when it is the last.

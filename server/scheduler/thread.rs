@@ -8,9 +8,8 @@ use tokio::sync::oneshot;
 
 use crate::engine::{Backend, BackendInfo, EngineError};
 use crate::scheduler::core::{Core, warm_up};
-use crate::scheduler::queue::Queue;
-use crate::scheduler::sequence::Failure;
-use crate::scheduler::{Gauges, Loader, Observer, SchedulerOptions};
+use crate::scheduler::queue::{Queue, Seat, Wake};
+use crate::scheduler::{EngineRules, Failure, Gauges, Loader, Observer};
 
 /// An engine thread on its way.
 pub struct Started {
@@ -28,23 +27,22 @@ pub(super) struct Shared {
     pub(super) queue: Arc<Queue>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) observer: Observer,
-    pub(super) options: SchedulerOptions,
+    pub(super) rules: EngineRules,
 }
 
-pub(super) fn spawn(engine: usize, load: Loader, shared: Shared) -> Started {
+pub(super) fn spawn(seat: Seat, load: Arc<Loader>, shared: Shared) -> Started {
     let (tell, ready) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
     let body = move || {
         let _alive: oneshot::Sender<()> = alive;
-        let _leaves = Leaves(engine, shared.queue.clone());
-        match load_and_try(load) {
+        match load_and_try(&load) {
             Ok(backend) => {
                 let info = backend.info().clone();
-                let gauges = shared.gauges.engine(engine);
-                let mut core = Core::new(backend, shared.options, gauges);
+                let gauges = shared.gauges.engine(seat.engine);
+                let mut core = Core::new(backend, shared.rules, gauges);
                 // A server that no longer waits has been stopped, which the queue says as well.
                 let _ = tell.send(Ok(info));
-                serve(engine, &mut core, &shared);
+                serve(seat, &mut core, &shared);
             }
             Err(error) => {
                 let _ = tell.send(Err(error));
@@ -52,7 +50,7 @@ pub(super) fn spawn(engine: usize, load: Loader, shared: Shared) -> Started {
         }
     };
     let thread = std::thread::Builder::new()
-        .name(format!("engine-{engine}"))
+        .name(format!("engine-{}", seat.engine))
         .spawn(body);
     Started {
         ready,
@@ -61,16 +59,7 @@ pub(super) fn spawn(engine: usize, load: Loader, shared: Shared) -> Started {
     }
 }
 
-/// Leaves the queue however the thread ends.
-struct Leaves(usize, Arc<Queue>);
-
-impl Drop for Leaves {
-    fn drop(&mut self) {
-        self.1.leave(self.0);
-    }
-}
-
-fn load_and_try(load: Loader) -> Result<Box<dyn Backend>, EngineError> {
+fn load_and_try(load: &Loader) -> Result<Box<dyn Backend>, EngineError> {
     let mut backend = load()?;
     let took = warm_up(&mut *backend)?;
     tracing::info!(
@@ -81,22 +70,33 @@ fn load_and_try(load: Loader) -> Result<Box<dyn Backend>, EngineError> {
 }
 
 /// ## Idle => (Idle | Busy | ended), Busy => (Idle | Busy | ended)
-/// Idle, it sleeps until there is a job. Busy, it takes the jobs that are there between two steps.
-fn serve(engine: usize, core: &mut Core, shared: &Shared) {
+/// Idle, it sleeps until there is a job, or somebody wants to see that it can still run one. Busy, it takes the jobs that
+/// are there between two steps.
+///
+/// An engine that was given up finds that its life is over when it comes back from the step that it hung in. What it did
+/// there goes nowhere: its clients have been told, and nobody reads its gauges.
+fn serve(seat: Seat, core: &mut Core, shared: &Shared) {
     let queue = &shared.queue;
     loop {
-        if core.is_idle() {
-            queue.wait(engine);
+        if core.is_idle() && queue.wait(seat) == Wake::Test {
+            if let Err(error) = core.self_test() {
+                tracing::error!(%error, engine = seat.engine, "a one-token forward pass failed");
+            }
+            continue;
         }
-        if queue.is_stopped() {
+        if !queue.schedule(seat, core, Instant::now()) {
             return core.fail_all(Failure::ShuttingDown);
         }
-        queue.retire_cancelled();
-        while let Some(sequence) = queue.take(engine, core.load(), |s| core.fits(s)) {
-            core.admit(sequence);
+        let report = core.tick(Instant::now());
+        if !queue.settle(seat, core, Instant::now()) {
+            tracing::warn!(
+                engine = seat.engine,
+                "an engine that was given up came back; it ends"
+            );
+            return core.fail_all(Failure::Wedged);
         }
-        if let Some(report) = core.tick(Instant::now()) {
-            shared.gauges.left(report.ended, Instant::now());
+        if let Some(report) = report {
+            shared.gauges.stepped(&report);
             (shared.observer)(&report);
         }
     }

@@ -136,8 +136,9 @@ def server_stops_in_order(rendered):
     container = pod["containers"][0]
     pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = int(rendered.environment()["CODE_EXPLAINER_DRAIN_TIMEOUT"].removesuffix("s"))
-    rendered.check("the grace period is longer than preStop and drain together",
-                   pod["terminationGracePeriodSeconds"] > pre_stop + drain)
+    grace = int(rendered.environment()["CODE_EXPLAINER_SHUTDOWN_GRACE"].removesuffix("s"))
+    rendered.check("the grace period is longer than preStop, grace, drain and last words together",
+                   pod["terminationGracePeriodSeconds"] > pre_stop + grace + drain + 10)
     rendered.check("readiness asks gRPC", container["readinessProbe"]["grpc"]["port"] == 50051)
     rendered.check("liveness asks /healthz", container["livenessProbe"]["httpGet"]["path"] == "/healthz")
     rendered.check("start-up asks /readyz", container["startupProbe"]["httpGet"]["path"] == "/readyz")

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::future::pending;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use code_explainer::config::{Command, Config};
@@ -41,19 +41,44 @@ pub(crate) fn config(flags: &[&str]) -> Config {
         "--http-listen",
         "127.0.0.1:0",
     ];
-    let args = fixed.iter().chain(flags).map(OsString::from);
+    // Nobody has to hear first that a test's server goes.
+    let grace = ["--shutdown-grace", "0s"];
+    let grace = grace
+        .iter()
+        .filter(|_| !flags.contains(&"--shutdown-grace"));
+    let args = fixed.iter().chain(flags).chain(grace).map(OsString::from);
     match Command::from_args(args).unwrap_or_else(|e| panic!("{e}")) {
         Command::Serve(config) => *config,
         other => panic!("{other:?} is not what was written"),
     }
 }
 
+/// Makes fake engines, all of them steered by the same hand.
+pub(crate) fn fake_loader(control: &Arc<FakeControl>) -> Loader {
+    let control = control.clone();
+    Box::new(move || {
+        let vocabulary = smollm::text().vocabulary_size();
+        let backend = FakeBackend::steered(vocabulary, 2048, 512, 16, control.clone());
+        Ok(Box::new(backend))
+    })
+}
+
+/// A loader that works once.
+pub(crate) fn once(
+    load: impl FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send + 'static,
+) -> Loader {
+    let load = Mutex::new(Some(load));
+    Box::new(move || {
+        let load = load.lock().expect("whole").take();
+        load.expect("it is loaded once")()
+    })
+}
+
 impl TestServer {
     /// A server with the fake engine: 512 blocks of 16 tokens, a context of 2048.
     pub(crate) async fn fake(flags: &[&str]) -> (Self, Arc<FakeControl>) {
-        let vocabulary = smollm::text().vocabulary_size();
-        let (backend, control) = FakeBackend::new(vocabulary, 2048, 512, 16);
-        let server = Self::loading(flags, move || Ok(Box::new(backend))).await;
+        let control = Arc::new(FakeControl::default());
+        let server = Self::engines(flags, vec![fake_loader(&control)]).await;
         server.ready().await;
         (server, control)
     }
@@ -63,7 +88,7 @@ impl TestServer {
         flags: &[&str],
         load: impl FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send + 'static,
     ) -> Self {
-        Self::engines(flags, vec![Box::new(load)]).await
+        Self::engines(flags, vec![once(load)]).await
     }
 
     /// A server with several engines.

@@ -145,6 +145,9 @@ impl Outcome {
                 self.accepted = true;
                 self.prompt = accepted.prompt;
             }
+            Event::Queued(_) => {
+                assert!(self.accepted && self.deltas == 0, "it waits");
+            }
             Event::Delta(delta) => {
                 assert!(self.accepted, "accepted comes first");
                 assert_eq!(delta.sequence, self.deltas, "no gap and no repeat");

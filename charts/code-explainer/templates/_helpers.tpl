@@ -53,7 +53,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 
 {{/* After the drain the server says goodbye to clients, Redis and the trace collector: at most 10 s. */}}
 {{- define "code-explainer.gracePeriod" -}}
-{{- add .Values.server.preStopSeconds .Values.server.drainSeconds 15 }}
+{{- add .Values.server.preStopSeconds .Values.server.graceSeconds .Values.server.drainSeconds 15 }}
 {{- end }}
 
 {{- define "code-explainer.redisSecret" -}}

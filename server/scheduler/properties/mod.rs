@@ -1,8 +1,10 @@
 //! What holds for the scheduler whatever comes in which order, tried with random schedules and without threads.
 
+mod fairness;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -10,15 +12,21 @@ use crate::engine::Sampling;
 use crate::engine::fake::{FakeBackend, FakeControl};
 use crate::scheduler::core::Core;
 use crate::scheduler::policy::StepLimits;
-use crate::scheduler::queue::Queue;
+use crate::scheduler::queue::{Queue, Seat};
 use crate::scheduler::sequence::Sequence;
 use crate::scheduler::speculation::StepCosts;
-use crate::scheduler::{End, Event, Gauges, Job, SchedulerOptions, StepReport, Ticket};
+use crate::scheduler::waiting::{Priority, Tenant};
+use crate::scheduler::{End, EngineRules, Event, Gauges, Job, StepReport, Ticket, Weights};
 
 const VOCABULARY: usize = 97;
 const CONTEXT: usize = 64;
 const BLOCK_TOKENS: usize = 4;
 const EOS: u32 = 13;
+const AGING: Duration = Duration::from_secs(10);
+/// What a step takes, as the queue sees it.
+const STEP: Duration = Duration::from_millis(10);
+const PRIORITIES: [Priority; 3] = [Priority::Normal, Priority::Bulk, Priority::Interactive];
+const SEAT: Seat = Seat { engine: 0, life: 0 };
 
 /// One thing that happens to the scheduler.
 #[derive(Debug, Clone)]
@@ -63,14 +71,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     )
 }
 
-fn options() -> impl Strategy<Value = SchedulerOptions> {
+fn options() -> impl Strategy<Value = EngineRules> {
     (1..6_usize, 0..20_usize, any::<[bool; 2]>()).prop_map(
-        |(sequences, extra_tokens, [speculation, prefix_cache])| SchedulerOptions {
+        |(sequences, extra_tokens, [speculation, prefix_cache])| EngineRules {
             step: StepLimits {
                 sequences,
                 tokens: sequences + extra_tokens,
             },
-            queue_items: usize::MAX,
             target_itl: None,
             speculation,
             prefix_cache,
@@ -84,14 +91,21 @@ struct Bench {
     queue: Queue,
     gauges: Arc<Gauges>,
     control: Arc<FakeControl>,
-    options: SchedulerOptions,
+    options: EngineRules,
+    /// It goes on by [`STEP`] with each.
+    now: Instant,
     accepted: usize,
     cached: usize,
     preempted: usize,
+    paused: usize,
 }
 
 impl Bench {
-    fn new(options: SchedulerOptions, blocks: usize) -> Self {
+    fn new(options: EngineRules, blocks: usize) -> Self {
+        Self::weighted(options, blocks, Weights::default())
+    }
+
+    fn weighted(options: EngineRules, blocks: usize, weights: Weights) -> Self {
         let (backend, control) = FakeBackend::new(VOCABULARY, CONTEXT, blocks, BLOCK_TOKENS);
         let gauges = Arc::new(Gauges::new(1));
         let mut core = Core::new(Box::new(backend), options, gauges.engine(0));
@@ -99,32 +113,42 @@ impl Bench {
         core.costs = StepCosts::free();
         Self {
             core,
-            queue: Queue::new(1),
+            queue: Queue::new(1, AGING, weights),
             gauges,
             control,
             options,
+            now: Instant::now(),
             accepted: 0,
             cached: 0,
             preempted: 0,
+            paused: 0,
         }
     }
 
     fn submit(&self, job: Job) -> Ticket {
-        let place = Gauges::enter(&self.gauges, usize::MAX).expect("there is no limit");
-        let (sequence, ticket) = Sequence::new(job, place, Instant::now());
-        assert!(self.queue.push(sequence));
+        self.submit_for(&"".into(), job)
+    }
+
+    fn submit_for(&self, tenant: &Tenant, job: Job) -> Ticket {
+        let place = self.gauges.places.enter(tenant, usize::MAX);
+        let now = self.now;
+        let rank = self.queue.rank(job.priority, now);
+        let (sequence, mut ticket) = Sequence::new(job, place.expect("no limit"), rank, now);
+        let position = self.queue.push(sequence, usize::MAX, false, now);
+        ticket.told(position.expect("it is not stopped"));
         ticket
     }
 
     fn tick(&mut self) -> Option<StepReport> {
-        self.queue.retire_cancelled();
-        while let Some(sequence) = (self.queue).take(0, self.core.load(), |s| self.core.fits(s)) {
-            self.core.admit(sequence);
-        }
-        let report = self.core.tick(Instant::now())?;
+        self.now += STEP;
+        assert!(self.queue.schedule(SEAT, &mut self.core, self.now));
+        let report = self.core.tick(self.now);
+        assert!(self.queue.settle(SEAT, &mut self.core, self.now));
+        let report = report?;
         self.accepted += report.accepted_tokens;
         self.cached += report.cached_tokens;
         self.preempted += report.preempted;
+        self.paused += report.paused;
         Some(report)
     }
 
@@ -172,7 +196,7 @@ fn job(family: usize, salt: u8, prompt: usize, max_new: usize) -> Job {
         eos: [EOS].into(),
         ignore_eos: true,
         salt: [salt].into(),
-        tenant: "".into(),
+        priority: Priority::Normal,
     }
 }
 
@@ -189,6 +213,7 @@ impl Item {
         while let Ok(event) = self.ticket.events.try_recv() {
             assert!(self.end.is_none(), "nothing comes after the end");
             match event {
+                Event::Queued(_) => unreachable!("it comes by another way"),
                 Event::Started { .. } => assert!(self.tokens.is_empty(), "started comes first"),
                 Event::Token { token, .. } => self.tokens.push(token),
                 Event::Ended(end) => self.end = Some(Ok(end)),
@@ -239,9 +264,11 @@ proptest! {
                     let job = Job {
                         min_new_tokens: min_new,
                         ignore_eos,
+                        priority: PRIORITIES[family],
                         ..job(family, salt, prompt, max_new)
                     };
-                    let ticket = bench.submit(job.clone());
+                    let tenant = format!("{salt}").into();
+                    let ticket = bench.submit_for(&tenant, job.clone());
                     items.insert(n, Item { job, ticket, tokens: Vec::new(), end: None });
                 }
                 Act::Cancel(index) => {
@@ -299,10 +326,9 @@ proptest! {
     }
 }
 
-fn plain(sequences: usize, tokens: usize) -> SchedulerOptions {
-    SchedulerOptions {
+fn plain(sequences: usize, tokens: usize) -> EngineRules {
+    EngineRules {
         step: StepLimits { sequences, tokens },
-        queue_items: usize::MAX,
         target_itl: None,
         speculation: false,
         prefix_cache: false,
@@ -313,7 +339,7 @@ fn plain(sequences: usize, tokens: usize) -> SchedulerOptions {
 fn a_prompt_that_begins_alike_is_computed_once_for_each_salt() {
     let prefix_cache = true;
     let mut bench = Bench::new(
-        SchedulerOptions {
+        EngineRules {
             prefix_cache,
             ..plain(4, 64)
         },
@@ -361,7 +387,7 @@ fn the_youngest_gives_way_when_blocks_run_out_and_loses_nothing() {
 fn drafts_that_hold_save_steps_and_change_no_answer() {
     let steps = |speculation: bool| {
         let mut bench = Bench::new(
-            SchedulerOptions {
+            EngineRules {
                 speculation,
                 ..plain(1, 16)
             },
@@ -386,8 +412,8 @@ fn drafts_that_hold_save_steps_and_change_no_answer() {
 
 #[test]
 fn the_budget_follows_a_latency_target() {
-    let options = SchedulerOptions {
-        target_itl: Some(std::time::Duration::from_nanos(1)),
+    let options = EngineRules {
+        target_itl: Some(Duration::from_nanos(1)),
         ..plain(4, 64)
     };
     let mut bench = Bench::new(options, 64);

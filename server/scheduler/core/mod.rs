@@ -1,40 +1,50 @@
 //! An engine's sequences between two steps. Single-threaded, and driven by its caller: the engine thread, or a test.
 
-use std::collections::{HashSet, VecDeque};
+mod room;
+
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Backend, EngineError, SampleStep, SequenceStep, StepOutput, StepPlan};
+use crate::engine::{
+    Backend, BlockId, EngineError, SampleStep, SequenceStep, StepOutput, StepPlan,
+};
 use crate::scheduler::blocks::BlockPool;
 use crate::scheduler::policy::{Budget, Pending, share_tokens};
-use crate::scheduler::sequence::{Failure, Sequence, StepFacts};
+use crate::scheduler::sequence::{Sequence, StepFacts};
 use crate::scheduler::speculation::{StepCosts, choose_drafts};
-use crate::scheduler::{EngineGauges, SchedulerOptions, StepReport};
+use crate::scheduler::waiting::Tenant;
+use crate::scheduler::{EngineGauges, EngineRules, Failure, StepReport};
 
 /// Sequences that are being worked on, the backend that runs them, and the blocks that they run in.
 ///
-/// ## Running => (Running | Preempted | gone), Preempted => (Running | gone)
-/// A sequence gets blocks as it grows. When there are none left, the youngest gives its own back and waits, before all
-/// that are still in the queue; it goes on where it was, after its tokens have been computed again.
+/// ## Running => (Running | Paused | gone), Paused => (Running | Paused | gone)
+/// A sequence gets blocks as it grows. When there are none left, who goes last gives its own back and pauses; it goes on
+/// where it was, after its tokens have been computed again. Who gives its slot to another pauses too, and keeps its blocks
+/// until they are needed. [`turns`](super::turns) says who that is.
 pub(super) struct Core {
     backend: Box<dyn Backend>,
-    options: SchedulerOptions,
+    rules: EngineRules,
     context: usize,
     pool: BlockPool,
-    /// Oldest first.
+    /// In the order in which they came to run.
     running: Vec<Sequence>,
-    /// Oldest first; all are younger than those that run.
-    preempted: VecDeque<Sequence>,
+    paused: Vec<Sequence>,
     budget: Budget,
     pub(super) costs: StepCosts,
     gauges: Arc<EngineGauges>,
+    /// Sequences that gave their slot or their blocks away since the last report.
+    paused_since: usize,
+    preempted_since: usize,
+    /// Tokens that were served to tenants whose sequences are gone.
+    served: Vec<(Tenant, usize)>,
 }
 
 impl Core {
     pub(super) fn new(
         backend: Box<dyn Backend>,
-        options: SchedulerOptions,
+        rules: EngineRules,
         gauges: Arc<EngineGauges>,
     ) -> Self {
         let info = backend.info();
@@ -42,76 +52,52 @@ impl Core {
         let context = info.context_length.min(pool.capacity_tokens());
         let core = Self {
             backend,
-            options,
+            rules,
             context,
             pool,
             running: Vec::new(),
-            preempted: VecDeque::new(),
-            budget: Budget::new(options.step.tokens, options.target_itl),
+            paused: Vec::new(),
+            budget: Budget::new(rules.step.tokens, rules.target_itl),
             costs: StepCosts::new(),
             gauges,
+            paused_since: 0,
+            preempted_since: 0,
+            served: Vec::new(),
         };
         core.publish();
         core
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.preempted.is_empty()
+        self.running.is_empty() && self.paused.is_empty()
     }
 
-    /// Tokens that may be left to run; `None` if no more sequences are wanted.
-    pub(super) fn load(&self) -> Option<usize> {
-        let room = self.preempted.is_empty() && self.has_room();
-        room.then(|| self.running.iter().map(Sequence::load).sum())
-    }
-
-    /// Whether the sequence could be admitted now: its known tokens fit, beside what the running ones still need for
-    /// theirs, and a block more for each of those.
-    pub(super) fn fits(&self, sequence: &mut Sequence) -> bool {
-        if !self.has_room() {
-            return false;
-        }
-        sequence.reuse_prefix(&self.pool, self.options.prefix_cache);
-        let promised: usize = (self.running.iter())
-            .map(|s| s.missing_blocks(&self.pool) + 1)
-            .sum();
-        let needed = promised + sequence.missing_blocks(&self.pool);
-        // Alone it always fits: it has been made sure that no sequence is longer than the pool.
-        self.running.is_empty() || needed <= self.pool.available()
-    }
-
-    fn has_room(&self) -> bool {
-        let limits = self.options.step;
-        self.running.len() < limits.sequences.min(self.budget.tokens(true))
-    }
-
-    /// Works on it from the next step on.
-    pub(super) fn admit(&mut self, mut sequence: Sequence) {
-        sequence.leave_queue();
-        self.running.push(sequence);
-    }
-
-    /// Retires what was cancelled, takes up what was preempted, and runs one step. `None` if there was nothing to run.
+    /// Runs one step. `None` if there was nothing to run.
     pub(super) fn tick(&mut self, now: Instant) -> Option<StepReport> {
-        self.running.retain(|s| !s.is_cancelled());
-        self.preempted.retain(|s| !s.is_cancelled());
-        while let Some(mut next) = self.preempted.pop_front() {
-            if !self.fits(&mut next) {
-                next.preempt();
-                self.preempted.push_front(next);
-                break;
-            }
-            self.running.push(next);
-        }
         self.publish();
         let report = self.step(now);
         self.publish();
         report
     }
 
+    /// The model's own test of itself, between two steps: see [`warm_up`]. Where no block is free, steps are the test.
+    ///
+    /// # Errors
+    /// What the step failed of.
+    pub(super) fn self_test(&mut self) -> Result<(), EngineError> {
+        let mut blocks = self.pool.empty();
+        if !blocks.grow(1) {
+            return Ok(());
+        }
+        self.gauges.vitals.begin();
+        let result = forward_one(&mut *self.backend, blocks.ids());
+        self.gauges.vitals.end(result.is_ok());
+        result.map(drop)
+    }
+
     /// Ends everything.
     pub(super) fn fail_all(&mut self, failure: Failure) {
-        for sequence in self.running.drain(..).chain(self.preempted.drain(..)) {
+        for sequence in self.running.drain(..).chain(self.paused.drain(..)) {
             sequence.fail(failure);
         }
         self.publish();
@@ -121,7 +107,7 @@ impl Core {
         let mut report = StepReport::default();
         let decoding = self.running.iter().any(Sequence::decodes);
         let mut shares = self.shares(decoding);
-        self.get_blocks(&mut shares, &mut report);
+        self.get_blocks(&mut shares);
         let mut steps = Vec::new();
         for (sequence, &share) in self.running.iter_mut().zip(&shares) {
             if share > 0 {
@@ -135,8 +121,12 @@ impl Core {
         report.count(&steps);
         let graph_steps = self.backend.graph_steps();
         let began = Instant::now();
+        self.gauges.vitals.begin();
         let result = run(&mut *self.backend, &StepPlan { sequences: &steps });
+        self.gauges.vitals.end(result.is_ok());
         report.duration = began.elapsed();
+        report.preempted = std::mem::take(&mut self.preempted_since);
+        report.paused = std::mem::take(&mut self.paused_since);
         report.graph_steps = self.backend.graph_steps().since(graph_steps);
         drop(steps);
         match result {
@@ -153,10 +143,12 @@ impl Core {
     fn shares(&mut self, decoding: bool) -> Vec<usize> {
         self.propose_drafts();
         let mut pending: Vec<Pending> = self.running.iter().map(Sequence::pending).collect();
-        if self.options.prefix_cache {
+        if self.rules.prefix_cache {
             self.wait_for_prefixes(&mut pending);
         }
-        let shares = share_tokens(&pending, self.budget.tokens(decoding));
+        let mut order: Vec<usize> = (0..pending.len()).collect();
+        order.sort_by(|&a, &b| self.running[a].claim().order(&self.running[b].claim()));
+        let shares = share_tokens(&pending, &order, self.budget.tokens(decoding));
         for ((sequence, pending), &share) in self.running.iter_mut().zip(&pending).zip(&shares) {
             sequence.keep_drafts(share.saturating_sub(pending.tokens));
         }
@@ -164,7 +156,7 @@ impl Core {
     }
 
     fn propose_drafts(&mut self) {
-        if !self.options.speculation {
+        if !self.rules.speculation {
             return;
         }
         let context = self.context;
@@ -196,25 +188,6 @@ impl Core {
         }
     }
 
-    /// Gets the blocks for the shares, oldest sequence first; the youngest pay for them if there are too few.
-    fn get_blocks(&mut self, shares: &mut Vec<usize>, report: &mut StepReport) {
-        let mut index = 0;
-        while index < self.running.len() {
-            let sequence = &mut self.running[index];
-            if sequence.grow(shares[index]) {
-                index += 1;
-            } else if sequence.pending().drafts > 0 {
-                sequence.drop_drafts();
-                shares[index] = shares[index].min(sequence.pending().tokens);
-            } else if let Some(mut youngest) = self.running.pop() {
-                shares.pop();
-                youngest.preempt();
-                self.preempted.push_front(youngest);
-                report.preempted += 1;
-            }
-        }
-    }
-
     fn learn(&mut self, report: &StepReport, decoding: bool) {
         self.budget.done(report.rows(), decoding, report.duration);
         if report.prefill_tokens == 0 {
@@ -234,7 +207,7 @@ impl Core {
             ended_at,
             context: self.context,
         };
-        let share = self.options.prefix_cache;
+        let share = self.rules.prefix_cache;
         let (mut tokens, mut shares) = (output.tokens.iter(), shares.iter());
         self.running.retain_mut(|sequence| {
             let Some(&count) = shares.next().filter(|s| **s > 0) else {
@@ -242,6 +215,8 @@ impl Core {
             };
             let sampled = tokens.next().map_or(&[][..], Vec::as_slice);
             let advance = sequence.advance(count, sampled, facts, share);
+            self.served
+                .push((sequence.tenant().clone(), sequence.take_owed()));
             report.generated_tokens += advance.generated;
             report.accepted_tokens += advance.drafts.1;
             report.ended += usize::from(advance.ended);
@@ -283,7 +258,7 @@ impl Core {
 
     fn publish(&self) {
         self.gauges.publish(
-            self.running.len() + self.preempted.len(),
+            self.running.len() + self.paused.len(),
             self.pool.used(),
             self.pool.idle(),
             self.pool.total(),
@@ -324,16 +299,20 @@ fn run(backend: &mut dyn Backend, plan: &StepPlan<'_>) -> Result<StepOutput, Eng
     }
 }
 
-/// The model's own test of itself: a forward pass of one token.
+/// The model's own test of itself: a forward pass of one token, in a pool that nobody uses yet.
 ///
 /// # Errors
 /// What the step failed of.
 pub(super) fn warm_up(backend: &mut dyn Backend) -> Result<Duration, EngineError> {
+    forward_one(backend, &[0])
+}
+
+fn forward_one(backend: &mut dyn Backend, blocks: &[BlockId]) -> Result<Duration, EngineError> {
     let began = Instant::now();
     let step = SequenceStep {
         tokens: &[0],
         past: 0,
-        blocks: &[0],
+        blocks,
         sample: Some(SampleStep {
             sampling: &crate::engine::Sampling::default(),
             history: &[0],
