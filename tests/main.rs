@@ -18,6 +18,7 @@ mod embed_cache;
 mod embed_kill;
 mod embed_models;
 mod embed_parity;
+mod engine_pool;
 mod engine_restart;
 mod every_format;
 mod fuzz_cache_value;
