@@ -94,7 +94,8 @@ impl Activations {
             attended.next_multiple_of(PANEL),
             model.layers.first().map_or(0, |l| l.up.padded_outputs()),
             model.head.padded_outputs(),
-        ];
+        ]
+        .map(spread);
         let inputs = model.linears().map(Linear::quantized_inputs).max();
         let rows = |stride: usize| Buffer::zeroed(MAX_ROWS * stride, "activations");
         Ok(Self {
@@ -109,6 +110,17 @@ impl Activations {
         })
     }
 }
+
+/// A stride that is no multiple of 4 KiB: rows that are that far apart push each other out of the caches.
+fn spread(stride: usize) -> usize {
+    match stride.is_multiple_of(1024) {
+        true => stride + LINE,
+        false => stride,
+    }
+}
+
+/// Floats in a line of memory.
+const LINE: usize = 16;
 
 impl Model {
     /// Bytes of all weights.

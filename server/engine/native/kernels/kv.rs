@@ -277,10 +277,10 @@ unsafe fn write_keys<V: Lanes>(rows: Rows<'_>) {
     // SAFETY: passed on.
     unsafe {
         match rows.precision {
-            KvPrecision::Fp32 => write_keys_as::<f32>(&rows),
-            KvPrecision::Bf16 => write_keys_as::<bf16>(&rows),
-            KvPrecision::Fp16 => write_keys_as::<f16>(&rows),
-            KvPrecision::Int8 => write_keys_as::<i8>(&rows),
+            KvPrecision::Fp32 => write_keys_as::<V, f32>(&rows),
+            KvPrecision::Bf16 => write_keys_as::<V, bf16>(&rows),
+            KvPrecision::Fp16 => write_keys_as::<V, f16>(&rows),
+            KvPrecision::Int8 => write_keys_as::<V, i8>(&rows),
         }
     }
 }
@@ -288,7 +288,7 @@ unsafe fn write_keys<V: Lanes>(rows: Rows<'_>) {
 /// # Safety
 /// See [`write_keys`]; the pool stores E.
 #[inline(always)]
-unsafe fn write_keys_as<E: Stored>(rows: &Rows<'_>) {
+unsafe fn write_keys_as<V: Lanes, E: Stored>(rows: &Rows<'_>) {
     let (dim, stride) = (rows.shape.head_dim, rows.shape.padded_tokens());
     let padded = rows.shape.padded_dim();
     // SAFETY: `rotated` has a row for each head, and this is its only user.
@@ -304,10 +304,17 @@ unsafe fn write_keys_as<E: Stored>(rows: &Rows<'_>) {
         // SAFETY: the slot is below `block_tokens`, its keys are `dim` numbers `stride` apart.
         unsafe {
             let mut key = rows.at::<E>(slot, 0).add(slot.slot);
-            for &x in &*rotated {
-                *key = E::encode(x, inverse);
+            let mut put = |x: E| {
+                *key = x;
                 key = key.wrapping_add(stride);
+            };
+            let (whole, rest) = rotated.as_chunks::<LANES>();
+            for x in whole {
+                let mut encoded = [E::encode(0.0, 0.0); LANES];
+                E::store::<V>(x.as_ptr(), inverse, encoded.as_mut_ptr());
+                encoded.into_iter().for_each(&mut put);
             }
+            rest.iter().for_each(|x| put(E::encode(*x, inverse)));
             if E::SCALED {
                 *rows.at::<f32>(slot, rows.layout.key_scales).add(slot.slot) = scale;
             }
@@ -322,10 +329,10 @@ unsafe fn write_values<V: Lanes>(rows: Rows<'_>) {
     // SAFETY: passed on.
     unsafe {
         match rows.precision {
-            KvPrecision::Fp32 => write_values_as::<f32>(&rows),
-            KvPrecision::Bf16 => write_values_as::<bf16>(&rows),
-            KvPrecision::Fp16 => write_values_as::<f16>(&rows),
-            KvPrecision::Int8 => write_values_as::<i8>(&rows),
+            KvPrecision::Fp32 => write_values_as::<V, f32>(&rows),
+            KvPrecision::Bf16 => write_values_as::<V, bf16>(&rows),
+            KvPrecision::Fp16 => write_values_as::<V, f16>(&rows),
+            KvPrecision::Int8 => write_values_as::<V, i8>(&rows),
         }
     }
 }
@@ -333,7 +340,7 @@ unsafe fn write_values<V: Lanes>(rows: Rows<'_>) {
 /// # Safety
 /// See [`write_values`]; the pool stores E.
 #[inline(always)]
-unsafe fn write_values_as<E: Stored>(rows: &Rows<'_>) {
+unsafe fn write_values_as<V: Lanes, E: Stored>(rows: &Rows<'_>) {
     let (dim, padded) = (rows.shape.head_dim, rows.shape.padded_dim());
     for (row, slot) in rows.slots.iter().enumerate() {
         let x = &rows.qkv.row(row)[rows.columns.1 + rows.head * dim..][..dim];
@@ -342,9 +349,13 @@ unsafe fn write_values_as<E: Stored>(rows: &Rows<'_>) {
         // SAFETY: the slot is below `block_tokens`, its values are `padded` numbers from there on.
         unsafe {
             let values = rows.at::<E>(slot, rows.layout.values);
-            let values = std::slice::from_raw_parts_mut(values.add(slot.slot * padded), dim);
-            for (value, &x) in values.iter_mut().zip(x) {
-                *value = E::encode(x, inverse);
+            let values = values.add(slot.slot * padded);
+            let whole = dim / LANES * LANES;
+            for at in (0..whole).step_by(LANES) {
+                E::store::<V>(x[at..].as_ptr(), inverse, values.add(at));
+            }
+            for at in whole..dim {
+                *values.add(at) = E::encode(x[at], inverse);
             }
             if E::SCALED {
                 *rows

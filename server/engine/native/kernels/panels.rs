@@ -64,6 +64,45 @@ pub(super) fn pad_bias(parts: &[Vec<f32>]) -> Vec<f32> {
     bias
 }
 
+/// How a product is cut into tasks: a panel and a block of rows each.
+///
+/// Where there are blocks enough, each thread gets rows of its own, the same ones in every operator, so that activations
+/// stay in its caches; of these it takes all blocks of a panel, then the next panel, which is still cached.
+struct Split {
+    rows: usize,
+    panels: usize,
+    /// Each thread's share of the rows, in blocks.
+    blocks: usize,
+    shares: usize,
+}
+
+impl Split {
+    fn new(rows: usize, panels: usize, threads: usize) -> Self {
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let shares = if blocks > 1 { threads } else { 1 };
+        Self {
+            rows,
+            panels,
+            blocks: blocks.div_ceil(shares),
+            shares,
+        }
+    }
+
+    fn tasks(&self) -> usize {
+        self.shares * self.panels * self.blocks
+    }
+
+    fn task(&self, task: usize) -> (usize, Range<usize>) {
+        let (share, task) = (
+            task / (self.panels * self.blocks),
+            task % (self.panels * self.blocks),
+        );
+        let (panel, block) = (task / self.blocks, share * self.blocks + task % self.blocks);
+        let bound = |block: usize| self.rows * block / (self.shares * self.blocks);
+        (panel, bound(block)..bound(block + 1))
+    }
+}
+
 /// Runs `multiply` for every panel and block of rows, on all threads, and the epilogue behind it.
 ///
 /// # Panics
@@ -87,12 +126,10 @@ pub(super) unsafe fn panel_product(
         "gate and up have the same number of panels"
     );
     let columns = if paired { panels / 2 } else { panels };
-    let blocks = rows.div_ceil(BLOCK_ROWS);
+    let split = Split::new(rows, columns, compute.pool.threads());
     let (y, isa) = (&*y, compute.isa);
-    // A task is a panel and a block of rows; the blocks of a panel follow each other, so that it is still cached.
-    compute.pool.run(columns * blocks, &|task, _| {
-        let (panel, block) = (task / blocks, task % blocks);
-        let rows = block * BLOCK_ROWS..rows.min((block + 1) * BLOCK_ROWS);
+    compute.pool.run(split.tasks(), &|task, _| {
+        let (panel, rows) = split.task(task);
         let run = |panel, add| {
             let rows = rows.clone();
             multiply(Part { panel, rows, add }, y);

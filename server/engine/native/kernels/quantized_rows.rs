@@ -148,29 +148,48 @@ struct Row {
 /// `groups` groups at x, as many times [`Dots::GROUP_BYTES`] at `bytes`, as many times [`WORDS`] at `words`.
 #[inline(always)]
 unsafe fn quantize_groups<D: Dots>(row: Row) {
-    for g in 0..row.groups {
-        // SAFETY: group g is inside all three.
+    let mut first = 0;
+    while first < row.groups {
+        // What is found for each group is found for sixteen at once: a division takes as long as all else of a group.
+        let count = LANES.min(row.groups - first);
+        // SAFETY: groups `first..first + count` are inside all three.
         unsafe {
-            let x = row.x.add(g).cast::<f32>();
-            let (a, b) = (D::Floats::load(x), D::Floats::load(x.add(LANES)));
             let zeros = D::Floats::splat(0.0);
-            // 0 is always in the range, so that the zero point is a byte.
-            let low = D::range(a.min(b).min(zeros)).0;
-            let high = D::range(a.max(b).max(zeros)).1;
-            let mut scale = (high - low) * (1.0 / 255.0);
-            let mut inverse = 1.0 / scale;
-            if scale < f32::MIN_POSITIVE {
-                (scale, inverse) = (0.0, 0.0);
+            let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
+            for i in 0..count {
+                let x = row.x.add(first + i).cast::<f32>();
+                let (a, b) = (D::Floats::load(x), D::Floats::load(x.add(LANES)));
+                // 0 is always in the range, so that the zero point is a byte.
+                low[i] = D::range(a.min(b).min(zeros)).0;
+                high[i] = D::range(a.max(b).max(zeros)).1;
             }
-            let zero = (-low * inverse).round_ties_even();
-            let (a, b) = (to_bytes(a, inverse, zero), to_bytes(b, inverse, zero));
-            D::store_group(a, b, row.bytes.add(g * D::GROUP_BYTES));
-            let words = row.words.add(g * WORDS);
-            *words = scale;
-            *words.add(1) = f32::from_bits(zero as u32);
-            // Whole numbers below 2^14: exact in any order.
-            *words.add(2) = scale * (D::total(a.add(b)) - GROUP as f32 * zero);
+            let (mut scale, mut inverse, mut zero) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+            let (l, h) = (
+                D::Floats::load(low.as_ptr()),
+                D::Floats::load(high.as_ptr()),
+            );
+            let s = h.sub(l).mul(D::Floats::splat(1.0 / 255.0));
+            let i = D::Floats::splat(1.0).div(s);
+            s.store(scale.as_mut_ptr());
+            i.store(inverse.as_mut_ptr());
+            zeros.sub(l).mul(i).round().store(zero.as_mut_ptr());
+            for i in 0..count {
+                if scale[i] < f32::MIN_POSITIVE {
+                    (scale[i], inverse[i], zero[i]) = (0.0, 0.0, 0.0);
+                }
+                let x = row.x.add(first + i).cast::<f32>();
+                let (a, b) = (D::Floats::load(x), D::Floats::load(x.add(LANES)));
+                let a = to_bytes(a, inverse[i], zero[i]);
+                let b = to_bytes(b, inverse[i], zero[i]);
+                D::store_group(a, b, row.bytes.add((first + i) * D::GROUP_BYTES));
+                let words = row.words.add((first + i) * WORDS);
+                *words = scale[i];
+                *words.add(1) = f32::from_bits(zero[i] as u32);
+                // Whole numbers below 2^14: exact in any order.
+                *words.add(2) = scale[i] * (D::total(a.add(b)) - GROUP as f32 * zero[i]);
+            }
         }
+        first += count;
     }
 }
 

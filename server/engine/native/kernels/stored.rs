@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::lanes::Lanes;
+use super::lanes::{LANES, Lanes};
 
 /// A stored number of a head's key or value.
 pub(super) trait Stored: Copy {
@@ -20,6 +20,18 @@ pub(super) trait Stored: Copy {
 
     /// `x / scale` as it is stored.
     fn encode(x: f32, inverse_scale: f32) -> Self;
+
+    /// As [`encode`](Self::encode), sixteen of them.
+    ///
+    /// # Safety
+    /// As [`Lanes::load`], and 16 numbers at `p`.
+    #[inline(always)]
+    unsafe fn store<V: Lanes>(x: *const f32, inverse_scale: f32, p: *mut Self) {
+        for i in 0..LANES {
+            // SAFETY: i is below 16.
+            unsafe { *p.add(i) = Self::encode(*x.add(i), inverse_scale) };
+        }
+    }
 }
 
 impl Stored for f32 {
@@ -84,6 +96,18 @@ impl Stored for f16 {
     #[inline(always)]
     fn encode(x: f32, _: f32) -> Self {
         Self::from_f32(x.clamp(Self::MIN.to_f32_const(), Self::MAX.to_f32_const()))
+    }
+
+    /// The compiler would make sixteen calls of it.
+    #[inline(always)]
+    unsafe fn store<V: Lanes>(x: *const f32, _: f32, p: *mut Self) {
+        // SAFETY: passed on. Of two that do not compare the second is taken: what is no number stays none.
+        unsafe {
+            let x = V::splat(Self::MIN.to_f32_const()).max(V::load(x));
+            V::splat(Self::MAX.to_f32_const())
+                .min(x)
+                .store_f16(p.cast());
+        }
     }
 }
 
