@@ -1,6 +1,7 @@
 """What the engines are asked: functions of Python's standard library, in an order that is the same in every run."""
 
 import ast
+import functools
 import random
 import sysconfig
 from pathlib import Path
@@ -20,8 +21,9 @@ MODULES = ("argparse ast asyncio/base_events asyncio/streams bdb bisect calendar
 FRAME = 40
 
 
+@functools.cache
 def functions():
-    """Sources of functions and classes, shuffled."""
+    """Sources of functions and methods, shuffled."""
     library, found = Path(sysconfig.get_path("stdlib")), []
     for module in MODULES:
         path = library / (module + ".py")
