@@ -14,7 +14,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench bench-fairness bench-peers bench-quality fuzz image reference check-cuda clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench bench-engine bench-fairness bench-peers bench-quality fuzz image reference check-cuda clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ chart: setup ## lint and render the Helm chart and check what it renders
 
 bench: setup-run ## micro-benchmarks (criterion)
 	cargo bench --locked
+
+bench-engine: setup-run ## the native engine against this machine's limits, by operator, batch and precision; 4 minutes
+	cargo bench --locked --bench engine
 
 bench-fairness: setup-run ## time to first token beside a flood of another tenant
 	cargo bench --locked --bench fairness

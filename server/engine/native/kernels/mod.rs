@@ -5,7 +5,8 @@
 //! this module and in the pool.
 //!
 //! Reading order: [`isa`], `lanes`, [`matrix`], [`panels`], [`gemm`], `dots`, [`quantized_rows`], [`quantized_weights`],
-//! [`quantized_gemm`], [`norm`], [`activation`], [`rope`], `stored`, [`kv`], [`attention`], `attend`.
+//! [`quantized_gemm`], [`norm`], [`activation`], [`rope`], `stored`, [`kv`], [`attention`], `attend`; and
+//! [`limits`], what they are measured against.
 
 #![allow(
     clippy::needless_range_loop,
@@ -20,6 +21,7 @@ pub mod gemm;
 pub mod isa;
 pub mod kv;
 mod lanes;
+pub mod limits;
 pub mod matrix;
 pub mod norm;
 pub mod panels;

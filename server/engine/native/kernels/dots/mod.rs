@@ -12,7 +12,7 @@ mod vnni;
 pub(super) use avx2::Avx2;
 pub(super) use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-pub(super) use vnni::Vnni;
+pub(super) use vnni::{VNNI_LOOP_OPERATIONS, Vnni, vnni_loop};
 
 use super::isa::{Isa, Level};
 use super::lanes::{LANES, Lanes};

@@ -97,3 +97,24 @@ impl ByFours for Vnni {
         Self(unsafe { _mm512_dpbusd_epi32(self.0, a, w) })
     }
 }
+
+/// Operations of a round of [`vnni_loop`], a multiply-add counting as two.
+pub(in super::super) const VNNI_LOOP_OPERATIONS: usize = 12 * 64 * 2;
+
+/// `rounds` times as many products as fit into 12 independent chains, in registers.
+///
+/// # Safety
+/// The instructions are there.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(in super::super) unsafe fn vnni_loop(rounds: usize) -> i32 {
+    let a = _mm512_set1_epi32(std::hint::black_box(0x0102_0304));
+    let w = _mm512_set1_epi32(std::hint::black_box(0x0101_0101));
+    let mut sums = [_mm512_setzero_si512(); 12];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, a, w);
+        }
+    }
+    sums.into_iter()
+        .fold(0, |total, sum| total ^ _mm512_reduce_add_epi32(sum))
+}
