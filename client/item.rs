@@ -69,6 +69,10 @@ pub struct ExplainOptions {
     pub include_full_text: bool,
     /// Send the exact prompt in [`Accepted`](crate::Accepted).
     pub include_prompt: bool,
+    /// What the server's caches are to the item.
+    pub cache_mode: proto::CacheMode,
+    /// How fast an answer from a cache is sent.
+    pub replay: proto::Replay,
     /// How urgent it is, beside the others of the same tenant. `None`: normal.
     pub priority: Option<Priority>,
     /// The most time for it on the server, from its receipt on.
@@ -128,6 +132,8 @@ impl From<Item> for proto::ExplainRequest {
             priority: priority.unwrap_or_default().into(),
             timeout: options.timeout.map(timeout),
             on_deadline: on_deadline.into(),
+            cache_mode: options.cache_mode.into(),
+            replay: options.replay.into(),
         }
     }
 }

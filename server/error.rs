@@ -37,6 +37,9 @@ pub enum Error {
         /// Items in flight that a stream may have.
         limit: usize,
     },
+    /// The item was to be answered from the caches alone.
+    #[error("no cache has the answer, and cache_mode forbids to compute it")]
+    NotCached,
     /// The model is not ready yet.
     #[error("the model is loading; try again soon")]
     Loading,
@@ -86,6 +89,7 @@ impl Error {
         match self {
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::DuplicateId(_) => Code::AlreadyExists,
+            Self::NotCached => Code::NotFound,
             Self::QueueFull { .. }
             | Self::StreamFull { .. }
             | Self::SlowReader { .. }
@@ -105,6 +109,7 @@ impl Error {
             Self::DuplicateId(_) => "duplicate_id",
             Self::QueueFull { .. } => "queue_full",
             Self::StreamFull { .. } => "stream_full",
+            Self::NotCached => "not_cached",
             Self::Loading => "loading",
             Self::ShuttingDown => "shutting_down",
             Self::Cancelled(_) => "cancelled",
@@ -132,6 +137,7 @@ impl Error {
             Self::ShuttingDown => Some(Duration::ZERO),
             Self::Invalid { .. }
             | Self::DuplicateId(_)
+            | Self::NotCached
             | Self::Cancelled(_)
             | Self::NoEmbeddings(_)
             | Self::Deadline
@@ -146,6 +152,7 @@ impl Error {
             Self::DuplicateId(_) => "id",
             Self::QueueFull { .. }
             | Self::StreamFull { .. }
+            | Self::NotCached
             | Self::Loading
             | Self::ShuttingDown
             | Self::Cancelled(_)

@@ -64,6 +64,34 @@ pub struct ValidRequest {
     pub timeout: Option<Duration>,
     /// When its time is up it ends with what it has, instead of an error.
     pub keep_at_deadline: bool,
+    /// What the caches are for.
+    pub cache_mode: CacheMode,
+    /// How fast a cached answer is told.
+    pub replay: Replay,
+}
+
+/// What the caches are to an item.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CacheMode {
+    /// An answer that is there is replayed, one that is being made is shared, one that is made is kept.
+    #[default]
+    Default,
+    /// The answer is made, and kept in place of the one that is there.
+    Refresh,
+    /// The answer is made, and not kept.
+    Bypass,
+    /// An answer that is there is replayed, and none is made.
+    Only,
+}
+
+/// How fast a cached answer is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Replay {
+    /// As fast as the client reads.
+    #[default]
+    AtOnce,
+    /// As when it was made.
+    Paced,
 }
 
 impl ValidRequest {
@@ -91,6 +119,8 @@ impl ValidRequest {
             priority: priority(wire.priority)?,
             timeout: wire.timeout.map(timeout).transpose()?,
             keep_at_deadline: keep_at_deadline(wire.on_deadline)?,
+            cache_mode: cache_mode(wire.cache_mode)?,
+            replay: replay(wire.replay)?,
             id: wire.id,
             code: wire.code,
         })
@@ -105,6 +135,19 @@ fn priority(wire: i32) -> Result<Priority, Error> {
         Err(_) => {
             let problem = format!("is {wire}, expected interactive (1), normal (2) or bulk (3)");
             Err(Error::invalid("priority", problem))
+        }
+    }
+}
+
+fn cache_mode(wire: i32) -> Result<CacheMode, Error> {
+    match proto::CacheMode::try_from(wire) {
+        Ok(proto::CacheMode::Unspecified) => Ok(CacheMode::Default),
+        Ok(proto::CacheMode::Refresh) => Ok(CacheMode::Refresh),
+        Ok(proto::CacheMode::Bypass) => Ok(CacheMode::Bypass),
+        Ok(proto::CacheMode::Only) => Ok(CacheMode::Only),
+        Err(_) => {
+            let problem = format!("is {wire}, which is no cache mode");
+            Err(Error::invalid("cache_mode", problem))
         }
     }
 }
@@ -125,6 +168,17 @@ fn keep_at_deadline(wire: i32) -> Result<bool, Error> {
         Err(_) => {
             let problem = format!("is {wire}, expected fail (1) or keep (2)");
             Err(Error::invalid("on_deadline", problem))
+        }
+    }
+}
+
+fn replay(wire: i32) -> Result<Replay, Error> {
+    match proto::Replay::try_from(wire) {
+        Ok(proto::Replay::Unspecified) => Ok(Replay::AtOnce),
+        Ok(proto::Replay::Paced) => Ok(Replay::Paced),
+        Err(_) => {
+            let problem = format!("is {wire}, which is no pace of a replay");
+            Err(Error::invalid("replay", problem))
         }
     }
 }
@@ -321,6 +375,8 @@ mod tests {
         refuses("top_k", |r| r.top_k = -3);
         refuses("repetition_penalty", |r| r.repetition_penalty = f32::NAN);
         refuses("repetition_penalty", |r| r.repetition_penalty = -1.0);
+        refuses("cache_mode", |r| r.cache_mode = 9);
+        refuses("replay", |r| r.replay = -1);
         refuses("stop", |r| r.stop = vec![String::new()]);
         refuses("stop", |r| r.stop = vec!["a".into(); MAX_STOPS + 1]);
         refuses("stop", |r| r.stop = vec!["a".repeat(MAX_STOP_BYTES + 1)]);

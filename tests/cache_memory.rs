@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use code_explainer::cache::{
-    Cache, CacheConfig, CacheError, CacheKey, CachedAnswer, FinishReason, KeyParts, Level, Lookup,
-    Policy, RedisConfig, Timings,
+    Cache, CacheConfig, CacheError, CacheKey, CachedAnswer, CachedDelta, FinishReason, KeyParts,
+    Level, Lookup, Policy, RedisConfig, Timings,
 };
 
 use crate::common::redis::eventually;
 
 fn key(code: &str) -> CacheKey {
     CacheKey::new(&KeyParts {
+        secret: b"secret",
         salt: b"test",
         code: code.as_bytes(),
         language: "rust",
@@ -33,7 +34,11 @@ fn key(code: &str) -> CacheKey {
 
 fn answer(text: &str) -> Arc<CachedAnswer> {
     Arc::new(CachedAnswer {
-        deltas: text.split_inclusive(' ').map(str::to_owned).collect(),
+        deltas: (0..)
+            .step_by(1000)
+            .zip(text.split_inclusive(' ').map(str::to_owned))
+            .map(|(at_us, text)| CachedDelta { text, at_us })
+            .collect(),
         finish_reason: FinishReason::Eos,
         prompt_tokens: 12,
         generated_tokens: 3,
@@ -284,7 +289,7 @@ fn bad_values_are_refused_by_the_name_of_their_option() {
         "localhost",
         "http://localhost",
         "redis://host/not-a-number",
-        "rediss://host",
+        "rediss://host/#insecure",
     ] {
         check(redis(RedisConfig::new(url)), "redis_url: ");
     }

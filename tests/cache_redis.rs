@@ -3,101 +3,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use code_explainer::cache::{
-    Cache, CacheConfig, CacheKey, CachedAnswer, FinishReason, KeyParts, Level, Lookup, RedisConfig,
-    Timings,
-};
+use code_explainer::cache::{Cache, CacheConfig, CacheKey, Level, Lookup, RedisConfig, Selection};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
+use crate::common::cache::{
+    FAILURES, LONG, PATIENT, answer, found, key, key_of, put_and_wait, replica_of,
+};
 use crate::common::redis::{RedisServer, eventually};
 
-/// Failures in a row after which Redis is left alone.
-const FAILURES: u64 = 5;
-/// Longer than any test: for Redis that is left alone to the end, or that must not be given up.
-const LONG: Duration = Duration::from_secs(3600);
-/// Longer than a loaded machine needs: for replies that must come.
-const PATIENT: Duration = Duration::from_secs(20);
 /// For replies that do not come.
 const SHORT: Duration = Duration::from_millis(50);
+/// The longest value, before it is compressed.
+const LIMIT: usize = 1 << 20;
 const TTL: Duration = Duration::from_secs(600);
 
-fn key(code: &str) -> CacheKey {
-    CacheKey::new(&KeyParts {
-        salt: b"test",
-        code: code.as_bytes(),
-        language: "python",
-        strategy: "vanilla",
-        prompt_revision: 1,
-        model_digest: b"digest",
-        precision: "fp32",
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        repetition_penalty: 1.0,
-        seed: 0,
-        stops: &[],
-        ignore_eos: false,
-        max_new_tokens: 64,
-        min_new_tokens: 0,
-    })
-}
-
+/// The name that an answer has in Redis.
 fn redis_key(key: &CacheKey) -> String {
-    format!("code-explainer:v1:{key}")
-}
-
-fn answer(text: &str) -> Arc<CachedAnswer> {
-    Arc::new(CachedAnswer {
-        deltas: text.split_inclusive(' ').map(str::to_owned).collect(),
-        finish_reason: FinishReason::Stop,
-        prompt_tokens: 40,
-        generated_tokens: 17,
-        seed: u64::MAX,
-        notes: vec!["outlined \"as far\" as it could be parsed 🌍".to_owned()],
-        language: "python".to_owned(),
-        timings: Timings {
-            queue: Duration::from_nanos(1),
-            prefill: Duration::from_millis(20),
-            decode: Duration::from_micros(1_234_567),
-        },
-    })
+    let selection = Selection::new(b"secret", Some(b"test"), Some("python"), Some("vanilla"));
+    format!("code-explainer:v2:{selection}:{{{key}}}")
 }
 
 /// A replica without memory of its own, so that every look-up is one of Redis.
 fn replica(url: &str, timeout: Duration, cooldown: Duration) -> Cache {
-    let redis = RedisConfig {
+    crate::common::cache::replica(RedisConfig {
         timeout,
         cooldown,
         ..RedisConfig::new(url)
-    };
-    let config = CacheConfig {
-        size: 0,
-        ttl: TTL,
-        redis: Some(redis),
-        ..CacheConfig::default()
-    };
-    Cache::new(config).expect("a valid configuration")
-}
-
-async fn raw(server: &RedisServer) -> MultiplexedConnection {
-    let client = redis::Client::open(server.url()).expect("a valid URL");
-    client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("the server runs")
-}
-
-async fn put_and_wait(cache: &Cache, key: CacheKey, answer: &Arc<CachedAnswer>) {
-    cache.put(key, Arc::clone(answer));
-    eventually("the answer is in Redis", async || found(cache, &key).await).await;
-}
-
-async fn found(cache: &Cache, key: &CacheKey) -> Option<Arc<CachedAnswer>> {
-    match cache.lookup(key).await {
-        Lookup::Hit(Level::Redis, answer) => Some(answer),
-        _ => None,
-    }
+    })
 }
 
 /// Look-ups that must miss, one after the other.
@@ -155,7 +88,7 @@ async fn answers_expire_in_redis_and_promoted_ones_with_them() {
     let server = RedisServer::start();
     let writer = replica(&server.url(), PATIENT, LONG);
     put_and_wait(&writer, key("a"), &answer("a")).await;
-    let mut raw = raw(&server).await;
+    let mut raw = server.connection().await;
     let left: i64 = raw.pttl(redis_key(&key("a"))).await.expect("PTTL");
     assert!((1..=TTL.as_millis() as i64).contains(&left), "{left}");
 
@@ -226,7 +159,7 @@ async fn a_connection_that_was_cut_while_idle_is_made_anew() {
     let server = RedisServer::start();
     let cache = replica(&server.url(), PATIENT, LONG);
     put_and_wait(&cache, key("a"), &answer("a")).await;
-    let mut raw = raw(&server).await;
+    let mut raw = server.connection().await;
     let () = redis::cmd("CLIENT")
         .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
         .query_async(&mut raw)
@@ -293,13 +226,16 @@ async fn a_redis_that_answers_again_is_used_again() {
 async fn values_that_are_no_answer_are_dropped_counted_and_replaced() {
     let server = RedisServer::start();
     let cache = replica(&server.url(), PATIENT, LONG);
-    let mut raw = raw(&server).await;
-    let (name, valid) = (redis_key(&key("a")), answer("a").encode(&key("a")));
+    let mut raw = server.connection().await;
+    let (name, valid) = (
+        redis_key(&key("a")),
+        answer("a").encode(&key("a"), LIMIT).expect("small"),
+    );
     let mut future_version = valid.clone();
     future_version[4] += 1;
     let mut flipped = valid.clone();
     *flipped.last_mut().expect("not empty") ^= 1;
-    let of_another_key = answer("a").encode(&key("b"));
+    let of_another_key = answer("a").encode(&key("b"), LIMIT).expect("small");
     let too_large = vec![b'x'; (1 << 20) + 1];
     let broken: [&[u8]; 7] = [
         b"garbage",
@@ -310,26 +246,90 @@ async fn values_that_are_no_answer_are_dropped_counted_and_replaced() {
         &valid[..valid.len() / 2],
         &too_large,
     ];
-    for (n, value) in (1..).zip(broken) {
+    let mut count = 0;
+    for value in broken {
         let () = raw.set(&name, value).await.expect("SET");
         misses(&cache, 1).await;
-        assert_eq!(
-            cache.stats().broken_values,
-            n,
-            "{}",
-            value[..8].escape_ascii()
-        );
+        count += 1;
+        let start = value[..7].escape_ascii();
+        assert_eq!(cache.stats().broken_values, count, "{start}");
+        gone(&mut raw, &name).await;
     }
-    let () = raw.del(&name).await.expect("DEL");
-    let () = raw.rpush(&name, "a list").await.expect("RPUSH");
     // More often than the breaker forgives: a server with bad values is not a bad server.
-    misses(&cache, 2 * FAILURES).await;
+    for _ in 0..2 * FAILURES {
+        let () = raw.rpush(&name, "a list").await.expect("RPUSH");
+        misses(&cache, 1).await;
+        count += 1;
+        gone(&mut raw, &name).await;
+    }
 
     let stats = cache.stats();
-    assert_eq!(stats.broken_values, broken.len() as u64 + 2 * FAILURES);
+    assert_eq!(stats.broken_values, count);
     assert_eq!(stats.redis_errors, 0);
     assert!(stats.redis_available);
     put_and_wait(&cache, key("a"), &answer("a")).await;
+}
+
+/// Waits until a broken value has been removed.
+async fn gone(raw: &mut MultiplexedConnection, name: &str) {
+    let gone = async || {
+        let exists: bool = raw.exists(name).await.expect("EXISTS");
+        (!exists).then_some(())
+    };
+    eventually("the broken value is removed", gone).await;
+}
+
+#[tokio::test]
+async fn a_selection_is_cleared_and_nothing_else() {
+    let server = RedisServer::start();
+    let cache = replica_of(&server);
+    let mut raw = server.connection().await;
+    let () = raw.set("somebody:else", "x").await.expect("SET");
+    let kinds = [
+        ("a", "python", "vanilla"),
+        ("a", "rust", "vanilla"),
+        ("a", "rust", "ast_augmented"),
+        ("b", "python", "vanilla"),
+        ("b", "rust", "vanilla"),
+    ];
+    for (tenant, language, strategy) in kinds {
+        for code in 0..300 {
+            let key = key_of(tenant, language, strategy, &code.to_string());
+            let name = format!(
+                "code-explainer:v2:{}:{{{key}}}",
+                Selection::new(
+                    b"secret",
+                    Some(tenant.as_bytes()),
+                    Some(language),
+                    Some(strategy)
+                )
+            );
+            let value = answer("a").encode(&key, LIMIT).expect("small");
+            let () = raw.set(name, value).await.expect("SET");
+        }
+    }
+    let usage = cache.remote_usage().await.expect("a Redis").expect("works");
+    assert_eq!(usage.keys, 1501);
+    assert!(usage.used_bytes > 300_000, "{usage:?}");
+    let clear = async |tenant: Option<&str>, language, strategy| {
+        let tenant = tenant.map(str::as_bytes);
+        let selection = Selection::new(b"secret", tenant, language, strategy);
+        let cleared = cache.clear_remote(&selection).await;
+        cleared.expect("a Redis").expect("it works")
+    };
+    let has = async |(tenant, language, strategy)| {
+        let key = key_of(tenant, language, strategy, "7");
+        found(&cache, &key).await.is_some()
+    };
+    assert_eq!(clear(Some("c"), None, None).await, 0);
+    assert_eq!(clear(Some("a"), Some("rust"), None).await, 600);
+    assert!(has(kinds[0]).await && has(kinds[4]).await);
+    assert!(!has(kinds[1]).await && !has(kinds[2]).await);
+    assert_eq!(clear(None, Some("python"), Some("vanilla")).await, 600);
+    assert!(!has(kinds[0]).await && !has(kinds[3]).await);
+    assert_eq!(clear(None, None, None).await, 300);
+    let left: Vec<String> = raw.keys("*").await.expect("KEYS");
+    assert_eq!(left, ["somebody:else"]);
 }
 
 #[tokio::test]
@@ -350,7 +350,8 @@ async fn an_answer_that_is_too_large_as_a_value_is_not_written() {
     cache.put(key("a"), Arc::clone(&large));
     let dropped = async || (cache.stats().dropped_puts == 1).then_some(());
     eventually("the write is dropped", dropped).await;
-    let exists: bool = raw(&server)
+    let exists: bool = server
+        .connection()
         .await
         .exists(redis_key(&key("a")))
         .await
@@ -383,7 +384,7 @@ async fn a_full_redis_is_still_read_from() {
     put_and_wait(&cache, key("a"), &answer("a")).await;
     let () = redis::cmd("CONFIG")
         .arg(&["SET", "maxmemory", "1", "maxmemory-policy", "noeviction"])
-        .query_async(&mut raw(&server).await)
+        .query_async(&mut server.connection().await)
         .await
         .expect("CONFIG SET");
     for n in 1..=2 * FAILURES {
@@ -416,12 +417,15 @@ async fn writes_to_a_slow_redis_are_bounded_and_nobody_waits_for_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_look_ups_at_once_get_their_own_answers() {
     let server = RedisServer::start();
-    let mut raw = raw(&server).await;
+    let mut raw = server.connection().await;
     let text = |n: usize| format!("answer number {n} ").repeat(1 + n % 50);
     for n in (0..200).step_by(2) {
         let key = key(&format!("{n}"));
         let () = raw
-            .set(redis_key(&key), answer(&text(n)).encode(&key))
+            .set(
+                redis_key(&key),
+                answer(&text(n)).encode(&key, LIMIT).expect("small"),
+            )
             .await
             .expect("SET");
     }
@@ -450,7 +454,7 @@ async fn many_look_ups_at_once_get_their_own_answers() {
         .expect("CLIENT LIST");
     assert_eq!(
         clients.lines().count(),
-        2,
-        "one connection for all look-ups, and the test's own"
+        3,
+        "two connections for all look-ups, and the test's own"
     );
 }

@@ -4,10 +4,14 @@
 
 use std::time::{Duration, Instant};
 
-use code_explainer::cache::{BrokenValue, CacheKey, CachedAnswer, FinishReason, KeyParts, Timings};
+use code_explainer::cache::{
+    BrokenValue, CacheKey, CachedAnswer, CachedDelta, FinishReason, KeyParts, Timings,
+};
 
 /// Without `CODE_EXPLAINER_FUZZ_SECONDS`.
 const ROUNDS: u64 = 20_000;
+/// More than any answer here has.
+const LIMIT: usize = 1 << 14;
 /// Where the parts of a value lie: magic 4, version 2, key 32, length 8, checksum 32, payload.
 const LENGTH_AT: usize = 38;
 const CHECKSUM_AT: usize = 46;
@@ -51,7 +55,12 @@ impl Random {
         use FinishReason::{Context, Eos, Length, Stop};
         let time = |random: &mut Self| Duration::from_nanos(random.next());
         CachedAnswer {
-            deltas: (0..self.below(20)).map(|_| self.text()).collect(),
+            deltas: (0..self.below(20))
+                .map(|_| CachedDelta {
+                    text: self.text(),
+                    at_us: self.next(),
+                })
+                .collect(),
             finish_reason: [Eos, Stop, Length, Context][self.below(4)],
             prompt_tokens: self.next() as u32,
             generated_tokens: self.next() as u32,
@@ -121,6 +130,7 @@ fn rounds() -> impl Iterator<Item = u64> {
 fn key(random: &mut Random) -> CacheKey {
     let code = random.next().to_le_bytes();
     CacheKey::new(&KeyParts {
+        secret: b"secret",
         salt: b"",
         code: &code,
         language: "",
@@ -158,13 +168,13 @@ fn fuzz_an_answer_reads_back_under_its_key_alone() {
     let mut random = Random(1);
     for round in rounds() {
         let (answer, right, wrong) = (random.answer(), key(&mut random), key(&mut random));
-        let value = answer.encode(&right);
+        let value = answer.encode(&right, LIMIT).expect("small");
         assert_eq!(
-            CachedAnswer::decode(&right, &value).expect("intact"),
+            CachedAnswer::decode(&right, &value, LIMIT).expect("intact"),
             answer,
             "{round}"
         );
-        let other = CachedAnswer::decode(&wrong, &value);
+        let other = CachedAnswer::decode(&wrong, &value, LIMIT);
         assert!(matches!(other, Err(BrokenValue::Key)), "{round}: {other:?}");
     }
 }
@@ -174,36 +184,47 @@ fn fuzz_changed_bytes_are_never_taken_for_an_answer() {
     let mut random = Random(2);
     for round in rounds() {
         let (answer, key) = (random.answer(), key(&mut random));
-        let value = answer.encode(&key);
+        let value = answer.encode(&key, LIMIT).expect("small");
         let mut changed = value.clone();
         random.mutate(&mut changed);
-        let decoded = CachedAnswer::decode(&key, &changed);
+        let decoded = CachedAnswer::decode(&key, &changed, LIMIT);
         assert_eq!(decoded.is_ok(), changed == value, "{round}: {decoded:?}");
     }
 }
 
+/// Forged: the checksum is right. What is behind it is a frame that was changed, or a frame of a text that was.
 #[test]
 fn fuzz_a_forged_value_is_an_answer_or_an_error() {
     let mut random = Random(3);
     let mut accepted = 0;
     for round in rounds() {
         let (answer, key) = (random.answer(), key(&mut random));
-        let mut value = answer.encode(&key);
+        let mut value = answer.encode(&key, LIMIT).expect("small");
         let mut payload = value.split_off(PAYLOAD_AT);
-        random.mutate(&mut payload);
+        if round % 2 == 0 {
+            payload = zstd::decode_all(&*payload).expect("a frame");
+            random.mutate(&mut payload);
+            payload = zstd::encode_all(&*payload, 1).expect("memory");
+        } else {
+            random.mutate(&mut payload);
+        }
         value.extend(payload);
         repair(&mut value);
-        match CachedAnswer::decode(&key, &value) {
+        match CachedAnswer::decode(&key, &value, LIMIT) {
             Ok(read) => {
                 accepted += 1;
-                let again = read.encode(&key);
+                let again = read.encode(&key, LIMIT).expect("small");
                 assert_eq!(
-                    CachedAnswer::decode(&key, &again).expect("intact"),
+                    CachedAnswer::decode(&key, &again, LIMIT).expect("intact"),
                     read,
                     "{round}"
                 );
             }
-            Err(BrokenValue::Payload(_)) => {}
+            Err(
+                BrokenValue::Payload(_)
+                | BrokenValue::Compression(_)
+                | BrokenValue::TooLarge { .. },
+            ) => {}
             Err(other) => panic!("{round}: the header is right, but {other}"),
         }
     }
@@ -211,16 +232,39 @@ fn fuzz_a_forged_value_is_an_answer_or_an_error() {
     assert!(accepted > 0);
 }
 
+/// A gigabyte of spaces packs into some tens of kilobytes.
+#[test]
+fn a_value_that_unpacks_to_too_much_is_given_up_at_the_limit() {
+    let mut random = Random(5);
+    let (answer, key) = (random.answer(), key(&mut random));
+    let mut value = answer.encode(&key, LIMIT).expect("small");
+    value.truncate(PAYLOAD_AT);
+    let spaces = std::io::Read::take(std::io::repeat(b' '), 1 << 30);
+    zstd::stream::copy_encode(spaces, &mut value, 1).expect("memory");
+    repair(&mut value);
+    let started = Instant::now();
+    let error = CachedAnswer::decode(&key, &value, LIMIT).expect_err("too much");
+    // The window alone can be refused, or the text.
+    assert!(
+        matches!(
+            error,
+            BrokenValue::TooLarge { limit: LIMIT } | BrokenValue::Compression(_)
+        ),
+        "{error}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
 #[test]
 fn fuzz_headers_that_lie_are_errors() {
     let mut random = Random(4);
     for round in rounds() {
         let (answer, key) = (random.answer(), key(&mut random));
-        let mut value = answer.encode(&key);
+        let mut value = answer.encode(&key, LIMIT).expect("small");
         let lie = random.next() >> random.below(64);
         value[LENGTH_AT..CHECKSUM_AT].copy_from_slice(&lie.to_le_bytes());
         let payload = (value.len() - PAYLOAD_AT) as u64;
-        let decoded = CachedAnswer::decode(&key, &value);
+        let decoded = CachedAnswer::decode(&key, &value, LIMIT);
         match decoded {
             Err(BrokenValue::Length { stated, .. }) => assert_eq!(stated, lie, "{round}"),
             Ok(_) => assert_eq!(lie, payload, "{round}"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 
+use code_explainer_client::proto::{CacheMode, Replay};
 use code_explainer_client::{ExplainOptions, Priority};
 
 const AFTER_HELP: &str = "\
@@ -179,6 +180,21 @@ pub(crate) struct GenerationArgs {
     /// When --item-timeout is up, keep what there is of the answer; without it the item fails.
     #[arg(long, requires = "item_timeout")]
     keep_at_deadline: bool,
+    /// What the server's caches are for: refresh computes the answer and keeps it in place of the one that is there, bypass
+    /// computes it and keeps nothing, only computes nothing.
+    #[arg(long, value_name = "MODE", value_enum, default_value = "default")]
+    cache: CacheArg,
+    /// Show an answer from a cache at the pace at which it was made.
+    #[arg(long)]
+    paced: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum CacheArg {
+    Default,
+    Refresh,
+    Bypass,
+    Only,
 }
 
 impl GenerationArgs {
@@ -204,6 +220,17 @@ impl GenerationArgs {
             priority: self.priority,
             timeout: self.item_timeout,
             keep_at_deadline: self.keep_at_deadline,
+            cache_mode: match self.cache {
+                CacheArg::Default => CacheMode::Unspecified,
+                CacheArg::Refresh => CacheMode::Refresh,
+                CacheArg::Bypass => CacheMode::Bypass,
+                CacheArg::Only => CacheMode::Only,
+            },
+            replay: if self.paced {
+                Replay::Paced
+            } else {
+                Replay::Unspecified
+            },
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct CachedAnswer {
     /// The pieces of text as they were emitted. Their concatenation is the answer.
-    pub deltas: Vec<String>,
+    pub deltas: Vec<CachedDelta>,
     /// Why the answer ended.
     pub finish_reason: FinishReason,
     /// Length of the prompt in tokens.
@@ -25,6 +25,16 @@ pub struct CachedAnswer {
     pub language: String,
     /// How long the answer took when it was generated.
     pub timings: Timings,
+}
+
+/// A piece of an answer's text, and when it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CachedDelta {
+    /// The text.
+    pub text: String,
+    /// Microseconds from the first step that worked on the answer to this piece.
+    pub at_us: u64,
 }
 
 /// Why an answer ended.
@@ -54,10 +64,19 @@ pub struct Timings {
 }
 
 impl CachedAnswer {
+    /// The whole answer.
+    pub fn text(&self) -> String {
+        self.deltas
+            .iter()
+            .map(|delta| delta.text.as_str())
+            .collect()
+    }
+
     /// Bytes that the answer takes in memory, without the allocator's own.
     pub fn size_bytes(&self) -> usize {
-        let strings = self.deltas.iter().chain(&self.notes);
-        let heap: usize = strings.map(|s| s.len() + size_of::<String>()).sum();
-        size_of::<Self>() + heap + self.language.len()
+        let deltas = self.deltas.iter();
+        let deltas = deltas.map(|d| d.text.len() + size_of::<CachedDelta>());
+        let notes = self.notes.iter().map(|n| n.len() + size_of::<String>());
+        size_of::<Self>() + deltas.chain(notes).sum::<usize>() + self.language.len()
     }
 }

@@ -1,14 +1,20 @@
 //! How the cache is set up.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::memory::{Policy, StoreLimits};
+use super::remote::{RedisConfig, Topology};
 
 /// Longer times to live are mistakes of unit.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// A look-up that takes longer than this helps nobody.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// More connections than this help no server that the commands are pipelined to.
+const MAX_CONNECTIONS: usize = 64;
+/// A lease has to be renewed by others than the fastest machines.
+const MIN_LEASE: Duration = Duration::from_millis(100);
+/// Nobody waits longer for an answer that a dead replica was making.
+const MAX_LEASE: Duration = Duration::from_secs(3600);
 /// A Redis that is not probed within this is forgotten.
 const MAX_COOLDOWN: Duration = Duration::from_secs(24 * 3600);
 
@@ -28,18 +34,6 @@ pub struct CacheConfig {
     pub max_answer_bytes: usize,
     /// `redis_url` and what belongs to it. `None`: answers are kept in memory alone.
     pub redis: Option<RedisConfig>,
-}
-
-/// How to use Redis.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisConfig {
-    /// `redis_url`: `redis://[user:password@]host[:port][/database]` or `unix:///path`.
-    pub url: String,
-    /// `redis_timeout`: the longest that a look-up waits for Redis, connecting included. At most a minute.
-    pub timeout: Duration,
-    /// `redis_cooldown`: how long Redis is left alone after five failures in a row, before a probe in the background
-    /// sees whether it is back. At most a day.
-    pub cooldown: Duration,
 }
 
 impl Default for CacheConfig {
@@ -71,6 +65,21 @@ impl CacheConfig {
         if let Some(redis) = &self.redis {
             in_range("redis_timeout", redis.timeout, MAX_TIMEOUT)?;
             in_range("redis_cooldown", redis.cooldown, MAX_COOLDOWN)?;
+            if let Some(lease) = redis.lease {
+                between("redis_lease", lease, MIN_LEASE, MAX_LEASE)?;
+            }
+            if !(1..=MAX_CONNECTIONS).contains(&redis.connections) {
+                return Err(CacheError::Redis {
+                    option: "redis_connections",
+                    reason: format!("is {}, expected 1 to {MAX_CONNECTIONS}", redis.connections),
+                });
+            }
+            if matches!(&redis.topology, Topology::Sentinel { master } if master.is_empty()) {
+                return Err(CacheError::Redis {
+                    option: "redis_sentinel_master",
+                    reason: "is empty, expected the name that Sentinels watch".to_owned(),
+                });
+            }
         }
         Ok(())
     }
@@ -85,32 +94,21 @@ impl CacheConfig {
     }
 }
 
-impl RedisConfig {
-    /// A Redis that may take 50 ms, and is left alone for a second when it keeps failing.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            timeout: Duration::from_millis(50),
-            cooldown: Duration::from_secs(1),
-        }
-    }
-}
-
-impl fmt::Debug for RedisConfig {
-    /// Without the URL, which may hold a password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConfig")
-            .field("timeout", &self.timeout)
-            .field("cooldown", &self.cooldown)
-            .finish_non_exhaustive()
-    }
-}
-
 fn in_range(option: &'static str, value: Duration, most: Duration) -> Result<(), CacheError> {
-    if value < Duration::from_millis(1) || value > most {
+    between(option, value, Duration::from_millis(1), most)
+}
+
+fn between(
+    option: &'static str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), CacheError> {
+    if value < least || value > most {
         return Err(CacheError::Range {
             option,
             value,
+            least,
             most,
         });
     }
@@ -122,20 +120,30 @@ fn in_range(option: &'static str, value: Duration, most: Duration) -> Result<(),
 pub enum CacheError {
     /// The URL is not one of Redis. The message does not repeat it: it may hold a password.
     #[error(
-        "redis_url: {reason}; expected redis://[user:password@]host[:port][/database] or \
-         unix:///path"
+        "redis_url: {reason}; expected redis://[user:password@]host[:port][/database], the same with \
+         rediss:// for TLS, or unix:///path"
     )]
     RedisUrl {
         /// What is wrong with it.
         reason: String,
     },
+    /// Another setting of Redis cannot be.
+    #[error("{option}: {reason}")]
+    Redis {
+        /// Name of the option.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A duration is out of its range.
-    #[error("{option} is {value:?}, expected 1ms to {most:?}")]
+    #[error("{option} is {value:?}, expected {least:?} to {most:?}")]
     Range {
         /// Name of the option.
         option: &'static str,
         /// As configured.
         value: Duration,
+        /// The smallest value.
+        least: Duration,
         /// The largest value.
         most: Duration,
     },

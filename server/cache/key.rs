@@ -1,6 +1,9 @@
 //! Names of answers: a keyed hash of everything that an answer depends on.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use super::selection::Tags;
 
 /// Changes whenever the encoding below or what an answer depends on does: old answers are then never found again.
 const KEY_VERSION: u32 = 1;
@@ -12,6 +15,8 @@ const KEY_CONTEXT: &str = "code-explainer answer cache key, version 1";
 /// Only reproducible requests (greedy, or with a seed of the client's) have a key that is worth looking up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KeyParts<'a> {
+    /// Secret of the installation. It keys the key's tags, and not the hash.
+    pub secret: &'a [u8],
     /// Secret of the installation or of the tenant. The hash is keyed by it, so that tenants never share answers and
     /// who reads Redis cannot try out whether some code was explained. All replicas need the same one.
     pub salt: &'a [u8],
@@ -48,8 +53,11 @@ pub struct KeyParts<'a> {
 }
 
 /// The 256-bit name of an answer. It says nothing about the code to who does not know the salt.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CacheKey([u8; CacheKey::BYTES]);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CacheKey {
+    hash: [u8; CacheKey::BYTES],
+    tags: Tags,
+}
 
 impl CacheKey {
     /// Length of a key in bytes.
@@ -61,19 +69,36 @@ impl CacheKey {
         encode(parts, &mut |bytes| {
             hasher.update(bytes);
         });
-        Self(*hasher.finalize().as_bytes())
+        Self {
+            hash: *hasher.finalize().as_bytes(),
+            tags: Tags::new(parts.secret, parts.salt, parts.language, parts.strategy),
+        }
     }
 
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
-        &self.0
+        &self.hash
+    }
+
+    /// Whose answer it is, of what language and strategy: see [`Selection`](super::Selection).
+    pub(super) fn tags(&self) -> &Tags {
+        &self.tags
+    }
+}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The tags follow from what is hashed here already.
+        self.hash.hash(state);
     }
 }
 
 impl fmt::Display for CacheKey {
     /// 64 hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.hash
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -86,10 +111,11 @@ impl fmt::Debug for CacheKey {
 /// Feeds the parts to `sink`: numbers at their fixed width, strings after their length, lists after their count. Every
 /// byte's meaning follows from those before it, so different parts give different bytes.
 ///
-/// The salt is not here: it keys the hash.
+/// The salt is not here: it keys the hash. Nor is the secret: the salt stands for it.
 fn encode(parts: &KeyParts<'_>, sink: &mut impl FnMut(&[u8])) {
     // Taken apart by name so that a new part cannot be forgotten.
     let KeyParts {
+        secret: _,
         salt: _,
         code,
         language,
@@ -161,6 +187,7 @@ mod tests {
             let [salt, code, language, strategy, model_digest, precision] = &self.texts;
             let (temperature, top_p, top_k, repetition_penalty, seed) = self.sampling;
             KeyParts {
+                secret: b"secret",
                 salt: salt.as_bytes(),
                 code: code.as_bytes(),
                 language,

@@ -3,35 +3,37 @@
 //! - [`key`](CacheKey): what an answer depends on, hashed under a secret;
 //! - [`answer`](CachedAnswer): what is kept, and `codec`: its bytes;
 //! - `memory`: level 1, in this process;
-//! - `remote`: level 2, a Redis that replicas share. `link` is its connection, `breaker` decides when to do without
-//!   it, `warnings` keeps the log readable.
+//! - `remote`: level 2, a Redis that replicas share;
+//! - [`selection`](Selection): some of the answers, by tenant, language and strategy.
 //!
 //! The cache fails open. Redis slow, lying or gone costs a look-up [`RedisConfig::timeout`] at most, and nothing once
 //! the breaker has opened; it is never an error.
 
 mod answer;
-mod breaker;
 mod codec;
 mod config;
 mod key;
-mod link;
 mod memory;
 mod remote;
+mod selection;
 mod stats;
-mod warnings;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use answer::{CachedAnswer, FinishReason, Timings};
+pub use answer::{CachedAnswer, CachedDelta, FinishReason, Timings};
 pub use codec::BrokenValue;
-pub use config::{CacheConfig, CacheError, RedisConfig};
+pub use config::{CacheConfig, CacheError};
 pub use key::{CacheKey, KeyParts};
 pub use memory::{Cause, Name, Policy, Store, StoreLimits, StoreUsage};
+pub use remote::{
+    Follower, Leader, RedisConfig, RedisTls, RemoteError, RemoteUsage, Told, Topology,
+};
+pub use selection::Selection;
 pub use stats::CacheStats;
 
 use memory::Memory;
-use remote::{Remote, RemoteLimits};
+use remote::{Found, Remote, RemoteLimits, Turn};
 use stats::Counters;
 
 /// Answers by key, in memory and in Redis. Shared by `Arc`.
@@ -49,6 +51,18 @@ pub enum Lookup {
     Hit(Level, Arc<CachedAnswer>),
     /// No answer, or none that could be had in time.
     Miss,
+}
+
+/// What is to be done about an item.
+pub enum Plan {
+    /// Replay the answer, which was at this level.
+    Replay(Level, Arc<CachedAnswer>),
+    /// Make the answer, tell the [`Leader`] of it as it grows, and [`finish`](Cache::finish).
+    Lead(Leader),
+    /// Another replica makes it: read it as it grows, and then [`keep`](Cache::keep) it.
+    Follow(Box<Follower>),
+    /// Make the answer, and [`put`](Cache::put) it.
+    Make,
 }
 
 /// Where an answer was.
@@ -75,13 +89,9 @@ impl Cache {
                     cooldown: redis.cooldown,
                     time_to_live: config.ttl,
                     value_bytes: config.max_answer_bytes,
+                    lease: redis.lease,
                 };
-                let remote =
-                    Remote::new(&redis.url, limits, Arc::clone(&counters)).map_err(|err| {
-                        CacheError::RedisUrl {
-                            reason: err.to_string(),
-                        }
-                    })?;
+                let remote = Remote::new(redis, limits, Arc::clone(&counters))?;
                 Some(Arc::new(remote))
             }
             None => None,
@@ -115,35 +125,58 @@ impl Cache {
             Some(remote) => remote.get(key).await,
             None => None,
         };
-        let Some(found) = found else {
-            self.counters.misses.add_one();
-            return Lookup::Miss;
+        match found {
+            Some(found) => Lookup::Hit(Level::Redis, self.promote(key, found)),
+            None => {
+                self.counters.misses.add_one();
+                Lookup::Miss
+            }
+        }
+    }
+
+    /// As [`lookup`](Self::lookup), and on a miss also whose turn it is to make the answer: with a Redis, one replica's
+    /// at a time.
+    pub async fn plan(&self, key: &CacheKey) -> Plan {
+        if !self.enabled() {
+            return Plan::Make;
+        }
+        if let Some(answer) = self.memory.as_ref().and_then(|memory| memory.get(key)) {
+            self.counters.memory_hits.add_one();
+            return Plan::Replay(Level::Memory, answer);
+        }
+        let turn = match &self.remote {
+            Some(remote) => remote.turn(key).await,
+            None => Turn::Alone,
         };
+        if !matches!(turn, Turn::Found(_)) {
+            self.counters.misses.add_one();
+        }
+        match turn {
+            Turn::Found(found) => Plan::Replay(Level::Redis, self.promote(key, found)),
+            Turn::Lead(leader) => Plan::Lead(leader),
+            Turn::Follow(follower) => Plan::Follow(follower),
+            Turn::Alone => Plan::Make,
+        }
+    }
+
+    fn promote(&self, key: &CacheKey, found: Found) -> Arc<CachedAnswer> {
         self.counters.redis_hits.add_one();
         if let (Some(memory), Some(time_to_live)) = (&self.memory, found.time_to_live)
             && found.answer.size_bytes() <= self.config.max_answer_bytes
         {
             memory.put(*key, Arc::clone(&found.answer), time_to_live);
         }
-        Lookup::Hit(Level::Redis, found.answer)
+        found.answer
     }
 
     /// Keeps an answer, in place of the one that the key had. Never waits: Redis is written to in the background, and
     /// not at all when the answer is too large, too many writes are under way, Redis is being left alone, or the caller
     /// is not within a Tokio runtime. What is not stored is counted.
     pub fn put(&self, key: CacheKey, answer: Arc<CachedAnswer>) {
-        if !self.enabled() {
-            return;
-        }
-        if answer.size_bytes() > self.config.max_answer_bytes {
-            return self.counters.dropped_puts.add_one();
-        }
-        if let Some(memory) = &self.memory
-            && !memory.put(key, Arc::clone(&answer), self.config.ttl)
+        if self.enabled()
+            && self.keep(key, &answer)
+            && let Some(remote) = &self.remote
         {
-            self.counters.dropped_puts.add_one();
-        }
-        if let Some(remote) = &self.remote {
             remote.put(key, answer);
         }
     }
@@ -152,6 +185,44 @@ impl Cache {
     /// lie there either.
     pub fn sweep(&self) {
         self.memory.iter().for_each(Memory::sweep);
+    }
+
+    /// Keeps an answer that this replica made for all of them. Never waits, as [`put`](Self::put).
+    pub fn finish(&self, leader: Leader, key: CacheKey, answer: Arc<CachedAnswer>) {
+        // What is too large here is so in Redis.
+        if self.keep(key, &answer) {
+            leader.finish(answer);
+        }
+    }
+
+    /// Keeps an answer in memory alone, which another replica made. False: it is too large, for Redis, too.
+    pub fn keep(&self, key: CacheKey, answer: &Arc<CachedAnswer>) -> bool {
+        if answer.size_bytes() > self.config.max_answer_bytes {
+            self.counters.dropped_puts.add_one();
+            return false;
+        }
+        if let Some(memory) = &self.memory
+            && !memory.put(key, Arc::clone(answer), self.config.ttl)
+        {
+            self.counters.dropped_puts.add_one();
+        }
+        true
+    }
+
+    /// Removes a selection of the answers from Redis and says how many; `None`: there is no Redis.
+    ///
+    /// # Errors
+    /// Redis refused, or did not answer; some may have been removed.
+    pub async fn clear_remote(&self, selection: &Selection) -> Option<Result<u64, RemoteError>> {
+        Some(self.remote.as_ref()?.clear(selection).await)
+    }
+
+    /// What Redis holds; `None`: there is no Redis.
+    ///
+    /// # Errors
+    /// Redis refused, or did not answer.
+    pub async fn remote_usage(&self) -> Option<Result<RemoteUsage, RemoteError>> {
+        Some(self.remote.as_ref()?.usage().await)
     }
 
     /// What the cache did so far and what it holds now.

@@ -19,10 +19,18 @@ pub struct CacheStats {
     pub hit_ratio: f64,
     /// Reads and writes that Redis refused, failed, or did not answer in time.
     pub redis_errors: u64,
-    /// Values found in Redis that were no valid answer to the key. The answer that is then generated replaces them.
+    /// Values found in Redis that were no valid answer to the key. They are removed.
     pub broken_values: u64,
     /// Answers that were not stored, or not in Redis: too large, too many writes under way, or Redis left alone.
     pub dropped_puts: u64,
+    /// Answers that this replica made while others may have waited for them.
+    pub leases_led: u64,
+    /// Answers of other replicas that were streamed as they grew.
+    pub leases_followed: u64,
+    /// Of those, answers that had to be made here after all: the other replica died, or Redis failed.
+    pub leases_taken_over: u64,
+    /// Leases that this replica lost before its answer was complete: Redis failed, or it was too slow to renew them.
+    pub leases_lost: u64,
     /// Whether a Redis is configured.
     pub redis_configured: bool,
     /// Whether it is asked: false while it is left alone after failures.
@@ -38,6 +46,10 @@ pub(super) struct Counters {
     pub(super) redis_errors: Counter,
     pub(super) broken_values: Counter,
     pub(super) dropped_puts: Counter,
+    pub(super) leases_led: Counter,
+    pub(super) leases_followed: Counter,
+    pub(super) leases_taken_over: Counter,
+    pub(super) leases_lost: Counter,
 }
 
 impl Counters {
@@ -58,6 +70,10 @@ impl Counters {
             redis_errors: self.redis_errors.get(),
             broken_values: self.broken_values.get(),
             dropped_puts: self.dropped_puts.get(),
+            leases_led: self.leases_led.get(),
+            leases_followed: self.leases_followed.get(),
+            leases_taken_over: self.leases_taken_over.get(),
+            leases_lost: self.leases_lost.get(),
             ..CacheStats::default()
         }
     }

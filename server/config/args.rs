@@ -11,10 +11,11 @@ use super::embed_args::EmbedArgs;
 use super::export_args::ExportArgs;
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
+use super::redis_args::RedisArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::stream_args::StreamArgs;
 use super::{Config, LogFormat, Secret};
-use crate::cache::{Cache, CacheConfig, RedisConfig};
+use crate::cache::{Cache, CacheConfig};
 use crate::engine::{CpuShare, DeviceSpec, EngineOptions};
 use crate::optimize::Wishes;
 use crate::request::RequestLimits;
@@ -91,6 +92,8 @@ pub(super) struct ServeArgs {
     pub(super) cache_memory: CacheMemoryArgs,
     #[command(flatten, next_help_heading = "Embeddings")]
     pub(super) embed: EmbedArgs,
+    #[command(flatten, next_help_heading = "Redis")]
+    pub(super) redis: RedisArgs,
     #[command(flatten, next_help_heading = "Operation")]
     pub(super) operation: OperationArgs,
 }
@@ -218,16 +221,6 @@ pub(super) struct CacheArgs {
     )]
     pub(super) cache_ttl: u64,
 
-    /// A Redis shared by all replicas: redis://[USER:PASSWORD@]HOST[:PORT][/DB]. Without it, only memory is used. When
-    /// it is slow or gone, requests go on without it
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_REDIS_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    pub(super) redis_url: Option<String>,
-
     /// Secret mixed into the names of cached answers, the same on all replicas. Without it, who can read Redis can try out
     /// whether some code was explained
     #[arg(
@@ -238,24 +231,6 @@ pub(super) struct CacheArgs {
     )]
     #[arg(hide_env_values = true, hide_default_value = true)]
     pub(super) cache_secret: String,
-
-    /// After five failures in a row, the time for which Redis is left alone
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_REDIS_COOLDOWN",
-        default_value = "1s",
-        value_name = "TIME"
-    )]
-    pub(super) redis_cooldown: humantime::Duration,
-
-    /// Longest wait for Redis in the way of an answer
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_REDIS_TIMEOUT",
-        default_value = "50ms",
-        value_name = "TIME"
-    )]
-    pub(super) redis_timeout: humantime::Duration,
 }
 
 #[derive(Debug, Args)]
@@ -303,6 +278,7 @@ impl ServeArgs {
             cache,
             cache_memory,
             embed,
+            redis,
             operation,
             ..
         } = self;
@@ -376,11 +352,7 @@ impl ServeArgs {
             bytes: cache_memory.cache_bytes,
             policy: cache_memory.cache_policy,
             ttl: Duration::from_secs(cache.cache_ttl),
-            redis: cache.redis_url.map(|url| RedisConfig {
-                url,
-                timeout: cache.redis_timeout.into(),
-                cooldown: cache.redis_cooldown.into(),
-            }),
+            redis: redis.validate()?,
             max_answer_bytes: cache.cache_max_answer_bytes,
         };
         // It connects to nothing yet: a way to have it check its own settings.

@@ -7,6 +7,7 @@ mod embed_args;
 mod export_args;
 mod model_args;
 mod quantize_args;
+mod redis_args;
 mod scheduling_args;
 mod stream_args;
 

@@ -1,10 +1,10 @@
 //! One generation, shared by all who ask for the same answer while it is under way.
 //!
 //! ## Boarding => Flying => (Landed | Failed | Abandoned)
-//! Who asks first makes the flight and everybody reads its log. A flight looks the answer up, has it generated where
-//! there is none, and puts it into the cache before it gives its key up: so nobody can come between the two and
-//! generate it again. When the last reader leaves, the flight is abandoned and the engine's work on it stops before
-//! the next step. Failed and abandoned answers are never cached.
+//! Who asks first makes the flight and everybody reads its log. A flight looks the answer up, reads it from the replica
+//! that is making it, or has it generated where there is none, and puts it into the cache before it gives its key up: so
+//! nobody can come between the two and generate it again. When the last reader leaves, the flight is abandoned and the
+//! engine's work on it stops before the next step. Failed and abandoned answers are never cached.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,15 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::cache::{CacheKey, CachedAnswer, FinishReason, Lookup, Timings};
+use crate::cache::{
+    self, CacheKey, CachedAnswer, CachedDelta, FinishReason, Leader, Lookup, Timings, Told,
+};
 use crate::error::Error;
 use crate::explain::log::{AnswerLog, Writer};
 use crate::explain::prepare::Prepared;
 use crate::explain::reader::Reader;
 use crate::explain::{Explainer, now};
-use crate::request::ValidRequest;
+use crate::request::{CacheMode, ValidRequest};
 use crate::scheduler::{End, Event, Failure, Job, Place};
 
 /// Answers that are being generated, by what they answer. Bounded by the queue and the engines' batches, since each has
@@ -139,28 +141,75 @@ impl Explainer {
         place: Place,
         key: Option<CacheKey>,
     ) -> Result<(), Error> {
-        if let Some(key) = &key
-            && let Lookup::Hit(level, answer) = self.cache.lookup(key).await
-        {
-            writer.replay(now(), level, &answer);
+        let Some(key) = key else {
+            writer.end(self.generate(writer, plan, place, None).await?);
             return Ok(());
+        };
+        let leader = match plan.request.cache_mode {
+            CacheMode::Only => match self.cache.lookup(&key).await {
+                Lookup::Hit(level, answer) => {
+                    writer.replay(now(), level, &answer);
+                    return Ok(());
+                }
+                Lookup::Miss => return Err(Error::NotCached),
+            },
+            CacheMode::Refresh | CacheMode::Bypass => None,
+            CacheMode::Default => match self.find(writer, &key).await {
+                Source::Told => return Ok(()),
+                Source::Engine(leader) => leader,
+            },
+        };
+        let reason = self.generate(writer, plan, place, leader.as_ref()).await?;
+        let answer =
+            writer.read(|log| (!log.diverged).then(|| Arc::new(to_cached(log, reason, plan))));
+        match (answer, leader) {
+            (Some(answer), Some(leader)) => self.cache.finish(leader, key, answer),
+            (Some(answer), None) => self.cache.put(key, answer),
+            (None, _) => tracing::warn!(
+                "an answer came out differently from what another replica told of it: it is not cached"
+            ),
         }
-        let (reason, rest) = self.generate(writer, plan, place).await?;
-        if let Some(key) = key {
-            let answer = writer.read(|log| to_cached(log, &rest, reason, plan));
-            self.cache.put(key, Arc::new(answer));
-        }
-        writer.end(&rest, reason);
+        writer.end(reason);
         Ok(())
     }
 
-    /// Has the engine generate the answer. Gives why it ended, and its last text.
+    /// Has the answer told from where it is, or is being made; else the engine is to make it. Who was told a part of it
+    /// begins anew, and the writer leaves out what its readers know.
+    async fn find(&self, writer: &Writer, key: &CacheKey) -> Source {
+        loop {
+            let mut follower = match self.cache.plan(key).await {
+                cache::Plan::Replay(level, answer) => {
+                    writer.replay(now(), level, &answer);
+                    return Source::Told;
+                }
+                cache::Plan::Lead(leader) => return Source::Engine(Some(leader)),
+                cache::Plan::Make => return Source::Engine(None),
+                cache::Plan::Follow(follower) => follower,
+            };
+            writer.follows(now());
+            loop {
+                match follower.next().await {
+                    Told::Deltas(deltas) => writer.told(now(), &deltas),
+                    Told::Done(answer) => {
+                        writer.told_to_the_end(&answer);
+                        self.cache.keep(*key, &Arc::new(*answer));
+                        return Source::Told;
+                    }
+                    Told::Lost => break,
+                }
+            }
+            writer.begin_again();
+        }
+    }
+
+    /// Has the engine generate the answer, and tells other replicas of it.
     async fn generate(
         &self,
         writer: &Writer,
         plan: &Plan,
         place: Place,
-    ) -> Result<(FinishReason, String), Error> {
+        leader: Option<&Leader>,
+    ) -> Result<FinishReason, Error> {
         let request = &plan.request;
         let job = Job {
             prompt: plan.prepared.tokens.clone(),
@@ -177,10 +226,14 @@ impl Explainer {
         writer.queued(ticket.accepted_at, ticket.queue_position);
         let mut detokenizer = self.text.detokenizer(&request.stops);
         let (mut generated, mut last) = (0, None);
+        let mut started = ticket.accepted_at;
         loop {
             match ticket.next().await {
                 Some(Event::Queued(position)) => writer.moved(position),
-                Some(Event::Started { at, cached_tokens }) => writer.started(at, cached_tokens),
+                Some(Event::Started { at, cached_tokens }) => {
+                    started = at;
+                    writer.started(at, cached_tokens);
+                }
                 Some(Event::Token { token, at, batch }) => {
                     if let Some(last) = last.replace(at) {
                         self.metrics.inter_token(at - last);
@@ -188,12 +241,22 @@ impl Explainer {
                     generated += 1;
                     let step = detokenizer.push(token, generated >= request.min_new_tokens);
                     writer.token(at, batch, &step.text);
+                    if let Some(leader) = leader.filter(|_| !step.text.is_empty()) {
+                        leader.tell(&cached(&step.text, at, started));
+                    }
                     if step.stopped {
                         // Dropping the ticket stops the engine's work on it.
-                        return Ok((FinishReason::Stop, String::new()));
+                        return Ok(FinishReason::Stop);
                     }
                 }
-                Some(Event::Ended(end)) => return Ok((finish_reason(end), detokenizer.finish())),
+                Some(Event::Ended(end)) => {
+                    let (rest, at) = (detokenizer.finish(), now());
+                    writer.rest(at, &rest);
+                    if let Some(leader) = leader.filter(|_| !rest.is_empty()) {
+                        leader.tell(&cached(&rest, at, started));
+                    }
+                    return Ok(finish_reason(end));
+                }
                 Some(Event::Failed(failure)) => return Err(failed(failure)),
                 None => return Err(Error::ShuttingDown),
             }
@@ -201,13 +264,30 @@ impl Explainer {
     }
 }
 
-fn to_cached(log: &AnswerLog, rest: &str, reason: FinishReason, plan: &Plan) -> CachedAnswer {
-    let mut deltas: Vec<String> = (0..log.deltas())
-        .map(|delta| log.between(delta, delta + 1).to_owned())
-        .collect();
-    if !rest.is_empty() {
-        deltas.push(rest.to_owned());
+/// What comes of looking for an answer.
+enum Source {
+    /// The readers have all of it.
+    Told,
+    /// It is to be made, and other replicas told of it.
+    Engine(Option<Leader>),
+}
+
+fn cached(text: &str, at: Instant, started: Instant) -> CachedDelta {
+    CachedDelta {
+        text: text.to_owned(),
+        at_us: at.saturating_duration_since(started).as_micros() as u64,
     }
+}
+
+fn to_cached(log: &AnswerLog, reason: FinishReason, plan: &Plan) -> CachedAnswer {
+    let started = log.started.map(|started| started.at);
+    let delta = |n| {
+        // What another replica told before this one began came at no time of this one's.
+        let at = log.came_at(n).or(started);
+        let (at, started) = at.zip(started).unwrap_or_else(|| (now(), now()));
+        cached(log.between(n, n + 1), at, started)
+    };
+    let deltas = (0..log.deltas()).map(delta).collect();
     CachedAnswer {
         deltas,
         finish_reason: reason,

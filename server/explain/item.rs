@@ -11,7 +11,7 @@ use crate::explain::prepare::Prepared;
 use crate::explain::reader::{Next, Reader};
 use crate::explain::{Accepted, Done, Ending, EventKind, ItemEvent, Outlet, now, until};
 use crate::metrics::{ItemTimes, Metrics};
-use crate::request::ValidRequest;
+use crate::request::{Replay, ValidRequest};
 use crate::telemetry::ItemTrace;
 
 /// How far an answer was read.
@@ -57,6 +57,11 @@ impl Item<'_> {
                     cut: false,
                 });
             }
+            let paced = request.replay == Replay::Paced;
+            if paced && next == Next::Text {
+                let due = reader.due().unwrap_or_else(now);
+                tokio::time::sleep_until(due.into()).await;
+            }
             // What there is to say is taken when there is room for it, and not before: it does not queue.
             let room = self.room().await?;
             let kind = match next {
@@ -75,7 +80,9 @@ impl Item<'_> {
                 }
                 Next::Text | Next::End => {
                     first_sent.get_or_insert_with(now);
-                    let text = reader.text(room.waited);
+                    // Who comes late, or reads slowly, gets what was said so far at once.
+                    let all = !paced && (room.waited || reader.is_behind());
+                    let text = reader.text(all);
                     sequence += 1;
                     EventKind::Delta {
                         text,
@@ -140,7 +147,7 @@ impl Item<'_> {
                 first_token: times.first_token,
                 largest_batch: log.largest_batch,
                 level: log.level,
-                joined: reader.joined,
+                joined: reader.joined || log.elsewhere,
                 seed: request.sampling.seed,
                 strategy: request.strategy.as_str(),
                 notes: prepared.notes.clone(),

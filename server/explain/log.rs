@@ -1,11 +1,14 @@
 //! An answer as it grows: append-only, written by one flight, read by any number of readers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::cache::{CachedAnswer, FinishReason, Level};
+use crate::cache::{CachedAnswer, CachedDelta, FinishReason, Level};
 use crate::error::Error;
+
+/// Nobody waits longer for a piece of an answer that is replayed at its own pace.
+const LONGEST_PACE: Duration = Duration::from_secs(3600);
 
 /// An answer as it grows. What is in it stays, so that a reader needs no more than a place in it.
 ///
@@ -13,14 +16,21 @@ use crate::error::Error;
 #[derive(Debug, Default)]
 pub(super) struct AnswerLog {
     text: String,
-    /// Where in `text` each delta ends.
-    ends: Vec<usize>,
+    /// Where in `text` each delta ends, and when it came; of a replayed one, when it would come at its own pace.
+    ends: Vec<(usize, Instant)>,
+    /// Bytes that the present source of the answer has told. Fewer than there are where it tells again what an earlier one
+    /// told, which is left out.
+    told: usize,
+    /// A later source told something else than an earlier one: the answer is not what its request makes of itself.
+    pub(super) diverged: bool,
     pub(super) queued: Option<Queued>,
     pub(super) started: Option<Started>,
     /// When the first and the last token came.
     pub(super) tokens_at: Option<(Instant, Instant)>,
     pub(super) generated_tokens: usize,
     pub(super) largest_batch: usize,
+    /// Another replica makes it, or made it to its end.
+    pub(super) elsewhere: bool,
     /// Where the answer was; `None`: it is computed.
     pub(super) level: Option<Level>,
     pub(super) end: Option<Result<FinishReason, Error>>,
@@ -56,8 +66,13 @@ impl AnswerLog {
         &self.text
     }
 
+    /// When a delta came.
+    pub(super) fn came_at(&self, delta: usize) -> Option<Instant> {
+        self.ends.get(delta).map(|(_, at)| *at)
+    }
+
     fn start(&self, delta: usize) -> usize {
-        delta.checked_sub(1).map_or(0, |before| self.ends[before])
+        delta.checked_sub(1).map_or(0, |before| self.ends[before].0)
     }
 
     /// No engine has begun with it.
@@ -102,16 +117,18 @@ impl Writer {
             log.tokens_at = Some((log.tokens_at.map_or(at, |(first, _)| first), at));
             log.generated_tokens += 1;
             log.largest_batch = log.largest_batch.max(batch);
-            log.append(text);
+            log.append(at, text);
         });
     }
 
-    /// The last text, and why there is no more.
-    pub(super) fn end(&self, rest: &str, reason: FinishReason) {
-        self.0.send_modify(|log| {
-            log.append(rest);
-            log.end = Some(Ok(reason));
-        });
+    /// Text that was held back until it was certain that no more tokens come.
+    pub(super) fn rest(&self, at: Instant, text: &str) {
+        self.0.send_modify(|log| log.append(at, text));
+    }
+
+    /// Why there is no more.
+    pub(super) fn end(&self, reason: FinishReason) {
+        self.0.send_modify(|log| log.end = Some(Ok(reason)));
     }
 
     pub(super) fn fail(&self, error: Error) {
@@ -124,8 +141,44 @@ impl Writer {
             log.queued = Some(Queued { at, position: 0 });
             log.level = Some(level);
             log.generated_tokens = answer.generated_tokens as usize;
-            answer.deltas.iter().for_each(|delta| log.append(delta));
+            for delta in &answer.deltas {
+                let pace = Duration::from_micros(delta.at_us).min(LONGEST_PACE);
+                log.append(at + pace, &delta.text);
+            }
             log.end = Some(Ok(answer.finish_reason));
+        });
+    }
+
+    /// Another replica makes the answer; this one tells it on.
+    pub(super) fn follows(&self, at: Instant) {
+        self.0.send_modify(|log| {
+            log.queued.get_or_insert(Queued { at, position: 0 });
+            log.elsewhere = true;
+        });
+    }
+
+    /// More of what another replica makes.
+    pub(super) fn told(&self, at: Instant, deltas: &[CachedDelta]) {
+        self.0.send_modify(|log| {
+            log.tokens_at = Some((log.tokens_at.map_or(at, |(first, _)| first), at));
+            deltas.iter().for_each(|delta| log.append(at, &delta.text));
+        });
+    }
+
+    /// Another replica has made all of it.
+    pub(super) fn told_to_the_end(&self, answer: &CachedAnswer) {
+        self.0.send_modify(|log| {
+            log.generated_tokens = answer.generated_tokens as usize;
+            log.end = Some(Ok(answer.finish_reason));
+        });
+    }
+
+    /// What comes next comes from another source, which tells the answer from its beginning.
+    pub(super) fn begin_again(&self) {
+        self.0.send_modify(|log| {
+            log.told = 0;
+            log.elsewhere = false;
+            log.tokens_at = None;
         });
     }
 
@@ -135,10 +188,52 @@ impl Writer {
 }
 
 impl AnswerLog {
-    fn append(&mut self, text: &str) {
-        if !text.is_empty() {
-            self.text.push_str(text);
-            self.ends.push(self.text.len());
+    fn append(&mut self, at: Instant, text: &str) {
+        let known = &self.text.as_bytes()[self.told.min(self.text.len())..];
+        let again = known.len().min(text.len());
+        self.diverged |= known[..again] != text.as_bytes()[..again];
+        self.told += text.len();
+        let fresh = text.get(again..).unwrap_or_default();
+        if !fresh.is_empty() {
+            self.text.push_str(fresh);
+            self.ends.push((self.text.len(), at));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_again_is_left_out() {
+        let (at, mut log) = (Instant::now(), AnswerLog::default());
+        for text in ["Grüße", " an", " alle"] {
+            log.append(at, text);
+        }
+        log.told = 0;
+        for text in ["Gr", "üße a", "n alle We", "lt"] {
+            log.append(at, text);
+        }
+        assert_eq!(log.text(), "Grüße an alle Welt");
+        let deltas = (0..log.deltas()).map(|d| log.between(d, d + 1));
+        assert_eq!(
+            deltas.collect::<Vec<_>>(),
+            ["Grüße", " an", " alle", " We", "lt"]
+        );
+        assert!(!log.diverged);
+    }
+
+    #[test]
+    fn a_source_that_tells_something_else_is_noticed() {
+        let (at, mut log) = (Instant::now(), AnswerLog::default());
+        log.append(at, "one answer");
+        log.told = 0;
+        for text in ["one ä", "nother one"] {
+            log.append(at, text);
+        }
+        assert!(log.diverged);
+        // It goes on where the first one was left.
+        assert!(log.text().starts_with("one answer"));
     }
 }

@@ -31,7 +31,7 @@ use crate::engine::BackendInfo;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::metrics::{Metrics, Outcome};
-use crate::request::ValidRequest;
+use crate::request::{CacheMode, ValidRequest};
 use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::telemetry::{TraceParent, Traces};
 use crate::text::Text;
@@ -157,10 +157,16 @@ impl Explainer {
         item.trace
             .set("code_explainer.prompt_tokens", prepared.tokens.len() as i64);
         let salt = identity.salt(self.cache_secret.as_bytes());
-        let key = (self.single_flight || self.cache.enabled())
+        let mode = request.cache_mode;
+        let key = (mode != CacheMode::Bypass && (self.single_flight || self.cache.enabled()))
             .then(|| self.answer_key(&request, prepared.language.as_deref(), &salt))
             .flatten();
-        let mut reader = match self.in_flight.0.board(key, self.single_flight, boarded_at) {
+        // What is made for everybody is made as everybody wants it.
+        let share = self.single_flight && mode == CacheMode::Default;
+        if mode == CacheMode::Only && (key.is_none() || !self.cache.enabled()) {
+            return Err(Error::NotCached);
+        }
+        let mut reader = match self.in_flight.0.board(key, share, boarded_at) {
             Boarding::Joined(reader) => {
                 // It waits for no engine: its place is another's.
                 drop(place);

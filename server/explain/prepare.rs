@@ -54,6 +54,7 @@ impl Explainer {
     ) -> Option<CacheKey> {
         request.reproducible.then(|| {
             CacheKey::new(&KeyParts {
+                secret: self.cache_secret.as_bytes(),
                 salt,
                 code: request.code.as_bytes(),
                 language: language.unwrap_or_default(),

@@ -76,11 +76,19 @@ impl Reader {
         unread.then(|| self.text(true))
     }
 
+    /// When the next delta came, or comes at its own pace.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.log.borrow().came_at(self.read)
+    }
+
+    /// It came late, and has read nothing of what was said before.
+    pub(super) fn is_behind(&self) -> bool {
+        self.joined && self.read == 0
+    }
+
     /// The next delta; with `all`, everything that is there, in one.
     pub(super) fn text(&mut self, all: bool) -> String {
         let log = self.log.borrow();
-        // Who comes late gets what was said so far at once.
-        let all = all || (self.joined && self.read == 0);
         let to = if all { log.deltas() } else { self.read + 1 };
         let text = log.between(self.read, to).to_owned();
         self.read = to;

@@ -52,11 +52,6 @@ pub(super) fn describe(recorder: &PrometheusRecorder) {
             "blocks of the KV cache by state: used by sequences, kept for prompts to come, total",
         ),
         (CACHE_ENTRIES, Unit::Count, "answers kept in memory"),
-        (
-            REDIS_UP,
-            Unit::Count,
-            "1 while Redis is asked, 0 without one or while it is left alone",
-        ),
         (BUILD, Unit::Count, "always 1; the version is a label"),
     ];
     for (name, unit, text) in gauges {
@@ -89,7 +84,6 @@ pub(super) fn describe(recorder: &PrometheusRecorder) {
             "steps of CUDA by result: replayed from a graph, or bypassed as they fit none",
         ),
         (CACHE_LOOKUPS, "cache look-ups by result"),
-        (REDIS_ERRORS, "operations that Redis failed to do in time"),
         (BROKEN_VALUES, "values in Redis that were no valid answer"),
         (
             DROPPED_PUTS,

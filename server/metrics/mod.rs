@@ -6,6 +6,7 @@
 mod describe;
 mod life;
 mod register;
+mod remote;
 mod streams;
 
 mod embeddings;
@@ -23,6 +24,7 @@ pub use streams::{Counted, StreamMetrics};
 use describe::describe;
 pub use life::Life;
 use register::{counter, gauge, histogram};
+use remote::RedisMetrics;
 
 pub use embeddings::EmbeddingMetrics;
 
@@ -51,10 +53,8 @@ const PAUSES: &str = "code_explainer_pauses_total";
 const KV_BLOCKS: &str = "code_explainer_kv_blocks";
 const CACHE_LOOKUPS: &str = "code_explainer_cache_lookups_total";
 const CACHE_ENTRIES: &str = "code_explainer_cache_entries";
-const REDIS_ERRORS: &str = "code_explainer_redis_errors_total";
 const BROKEN_VALUES: &str = "code_explainer_cache_broken_values_total";
 const DROPPED_PUTS: &str = "code_explainer_cache_dropped_puts_total";
-const REDIS_UP: &str = "code_explainer_redis_available";
 const BUILD: &str = "code_explainer_build_info";
 
 const SECONDS: &[f64] = &[
@@ -128,10 +128,9 @@ struct Scraped {
     kv_total: Gauge,
     lookups: [Counter; 3],
     entries: Gauge,
-    redis_errors: Counter,
+    redis: RedisMetrics,
     broken_values: Counter,
     dropped_puts: Counter,
-    redis_up: Gauge,
 }
 
 /// What the performance report says of items; kept apart because Prometheus' histograms cannot be read back.
@@ -237,10 +236,9 @@ impl Metrics {
                 lookups: ["memory", "redis", "miss"]
                     .map(|result| counter(r, CACHE_LOOKUPS, &[("result", result)])),
                 entries: gauge(r, CACHE_ENTRIES, &[]),
-                redis_errors: counter(r, REDIS_ERRORS, &[]),
+                redis: RedisMetrics::new(r),
                 broken_values: counter(r, BROKEN_VALUES, &[]),
                 dropped_puts: counter(r, DROPPED_PUTS, &[]),
-                redis_up: gauge(r, REDIS_UP, &[]),
             },
             items_report: Mutex::new(ItemTotals::new()),
             step_report: StepCounters::default(),
@@ -337,11 +335,9 @@ impl Metrics {
             counter.absolute(count);
         }
         s.entries.set(now.cache.memory_entries as f64);
-        s.redis_errors.absolute(now.cache.redis_errors);
+        s.redis.set(now.cache);
         s.broken_values.absolute(now.cache.broken_values);
         s.dropped_puts.absolute(now.cache.dropped_puts);
-        s.redis_up
-            .set(f64::from(u8::from(now.cache.redis_available)));
         self.upkeep();
         self.prometheus.render()
     }

@@ -1,13 +1,17 @@
 //! What the tests share.
 
 pub(crate) mod awkward_shapes;
+pub(crate) mod cache;
 pub(crate) mod divergence;
 pub(crate) mod minilm;
 pub(crate) mod model_files;
 pub(crate) mod packed;
 pub(crate) mod programs;
 pub(crate) mod redis;
+pub(crate) mod redis_cluster;
+pub(crate) mod redis_load;
 pub(crate) mod sequences;
 pub(crate) mod server;
 pub(crate) mod smollm;
 pub(crate) mod stream;
+pub(crate) mod tls;

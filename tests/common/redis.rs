@@ -1,4 +1,4 @@
-//! A real Redis for a test: its own process on a free port, without persistence, killed when it is dropped.
+//! A real Redis or Sentinel for a test: its own process on a free port, without persistence, killed when it is dropped.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
+use redis::aio::MultiplexedConnection;
+
 /// Long enough for a machine that does much else; reaching it is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -17,8 +19,20 @@ pub(crate) struct RedisServer {
     /// `None` while it is killed.
     process: Option<Child>,
     port: u16,
+    kind: Kind,
     options: Vec<String>,
     directory: tempfile::TempDir,
+}
+
+/// What the program does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Server,
+    /// Watches a server at this port.
+    Sentinel {
+        watched: u16,
+        quorum: usize,
+    },
 }
 
 impl RedisServer {
@@ -29,9 +43,20 @@ impl RedisServer {
 
     /// As [`start`](Self::start), with further options as on its command line.
     pub(crate) fn start_with(options: &[&str]) -> Self {
+        Self::start_as(Kind::Server, options)
+    }
+
+    /// Starts a Sentinel that watches a server under the name "explainer". It takes half a second of silence for death.
+    pub(crate) fn sentinel(watched: &RedisServer, quorum: usize) -> Self {
+        let watched = watched.port();
+        Self::start_as(Kind::Sentinel { watched, quorum }, &[])
+    }
+
+    fn start_as(kind: Kind, options: &[&str]) -> Self {
         let mut server = Self {
             process: None,
             port: 0,
+            kind,
             options: options.iter().map(|o| (*o).to_owned()).collect(),
             directory: tempfile::tempdir().expect("a temporary directory"),
         };
@@ -48,6 +73,21 @@ impl RedisServer {
     /// Where it listens.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// A connection of the test's own.
+    pub(crate) async fn connection(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("a valid URL");
+        let connection = client.get_multiplexed_async_connection();
+        connection.await.expect("the server runs")
+    }
+
+    /// A part of what it tells about itself.
+    pub(crate) async fn info(&self, section: &str) -> String {
+        let mut info = redis::cmd("INFO");
+        let mut connection = self.connection().await;
+        let info = info.arg(section).query_async(&mut connection);
+        info.await.expect("INFO")
     }
 
     /// Its URL, without user or password.
@@ -105,20 +145,18 @@ impl RedisServer {
 
     /// Starts the process and waits until it serves. `Err`: it ended.
     fn launch(&mut self) -> Result<(), ()> {
-        let mut process = Command::new(binary())
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args([
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--daemonize",
-                "no",
-                "--loglevel",
-                "notice",
-            ])
-            .arg("--dir")
-            .arg(self.directory.path())
+        let mut command = Command::new(binary());
+        let ready_line = match self.kind {
+            Kind::Server => {
+                self.server_options(&mut command);
+                "Ready to accept connections"
+            }
+            Kind::Sentinel { watched, quorum } => {
+                self.sentinel_options(&mut command, watched, quorum);
+                "Sentinel ID is"
+            }
+        };
+        let mut process = command
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -130,7 +168,7 @@ impl RedisServer {
         std::thread::spawn(move || {
             // Reads on to the end, so that the server never waits for room in the pipe.
             for line in log.lines().map_while(Result::ok) {
-                if line.contains("Ready to accept connections") {
+                if line.contains(ready_line) {
                     let _ = ready.send(());
                 }
             }
@@ -148,6 +186,26 @@ impl RedisServer {
             }
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("the server did not get ready"),
         }
+    }
+
+    fn server_options(&self, command: &mut Command) {
+        let fixed = "--save '' --appendonly no --daemonize no --loglevel notice --bind 127.0.0.1";
+        command.args(fixed.split(' ').map(|word| word.trim_matches('\'')));
+        command.args(["--port", &self.port.to_string(), "--dir"]);
+        command.arg(self.directory.path());
+    }
+
+    /// It keeps what it learns in its file, which it must be able to write.
+    fn sentinel_options(&self, command: &mut Command, watched: u16, quorum: usize) {
+        let file = self.directory.path().join("sentinel.conf");
+        let settings = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor explainer 127.0.0.1 {watched} {quorum}\n\
+             sentinel down-after-milliseconds explainer 500\nsentinel failover-timeout explainer 2000\n",
+            self.port,
+            self.directory.path().display(),
+        );
+        std::fs::write(&file, settings).expect("a file");
+        command.arg(file).arg("--sentinel");
     }
 
     /// Panics unless it answers; that it wants a password is an answer.
@@ -186,7 +244,7 @@ pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> 
 
 /// A port that nobody listens on, below those that systems hand out for outgoing connections, so that it is still free
 /// when a killed server comes back.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 97) as u16 * 200;
     for _ in 0..20_000 {

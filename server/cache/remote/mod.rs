@@ -1,0 +1,237 @@
+//! Level 2: answers in a Redis that all replicas share. Whatever Redis does, nothing here fails: an answer is there or
+//! it is not.
+//!
+//! - `config`, `target`, `link`: which Redis, how to connect to it, and the connections;
+//! - `breaker`: when to do without it; `warnings` keeps the log readable;
+//! - `names`: what things are called there;
+//! - `values`: the answers; `lease`, `relay`: answers that one replica makes while others stream them; `admin`: looking
+//!   over Redis and clearing it.
+
+mod admin;
+mod breaker;
+mod config;
+mod lease;
+mod link;
+mod names;
+mod relay;
+mod target;
+mod values;
+mod warnings;
+
+use std::fmt::Display;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{Pipeline, RedisError, Value};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+pub use admin::{RemoteError, RemoteUsage};
+pub use config::{RedisConfig, RedisTls, Topology};
+pub(super) use relay::Turn;
+pub use relay::{Follower, Leader, Told};
+pub(super) use values::Found;
+
+use super::codec::BrokenValue;
+use super::config::CacheError;
+use super::key::CacheKey;
+use super::stats::Counters;
+use breaker::{Admission, Breaker, Change};
+use link::Link;
+use target::Target;
+use warnings::Warnings;
+
+/// Writes under way at most; more are dropped. With the bound on an answer's size it bounds the memory that a slow
+/// Redis can tie up.
+const WRITES: usize = 64;
+
+/// How to use Redis.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RemoteLimits {
+    pub(super) timeout: Duration,
+    pub(super) cooldown: Duration,
+    pub(super) time_to_live: Duration,
+    pub(super) value_bytes: usize,
+    /// `None`: replicas do not wait for one another.
+    pub(super) lease: Option<Duration>,
+}
+
+/// Answers in Redis.
+pub(super) struct Remote {
+    link: Link,
+    limits: RemoteLimits,
+    breaker: Mutex<Breaker>,
+    writes: Arc<Semaphore>,
+    /// Answers of other replicas that are being read as they grow.
+    followed: Arc<AtomicUsize>,
+    warnings: Warnings,
+    counters: Arc<Counters>,
+}
+
+/// Why Redis gave nothing that can be used.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The connection failed, or the server replied with an error.
+    #[error(transparent)]
+    Redis(RedisError),
+    /// The server did not reply in time.
+    #[error("no reply within {0:?}")]
+    Timeout(Duration),
+    /// The reply is not of the form that the command has.
+    #[error("unexpected reply")]
+    Protocol,
+    /// The server works, but what it holds cannot be used.
+    #[error(transparent)]
+    Broken(#[from] BrokenValue),
+}
+
+impl From<RedisError> for Failure {
+    fn from(err: RedisError) -> Self {
+        match err.code() {
+            Some("WRONGTYPE") => Self::Broken(BrokenValue::Type),
+            _ => Self::Redis(err),
+        }
+    }
+}
+
+impl From<redis::ServerError> for Failure {
+    fn from(err: redis::ServerError) -> Self {
+        RedisError::from(err).into()
+    }
+}
+
+impl Failure {
+    /// The server replied, even if it was not what was wished for.
+    fn is_reply(&self, codes: &[&str]) -> bool {
+        matches!(self, Self::Redis(err) if err.code().is_some_and(|code| codes.contains(&code)))
+    }
+}
+
+impl Remote {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// A setting that cannot be.
+    pub(super) fn new(
+        config: &RedisConfig,
+        limits: RemoteLimits,
+        counters: Arc<Counters>,
+    ) -> Result<Self, CacheError> {
+        Ok(Self {
+            link: Link::new(Target::new(config)?, config.connections),
+            limits,
+            breaker: Mutex::new(Breaker::new(limits.cooldown)),
+            writes: Arc::new(Semaphore::new(WRITES)),
+            followed: Arc::default(),
+            warnings: Warnings::default(),
+            counters,
+        })
+    }
+
+    /// Whether Redis is asked, rather than left alone after failures.
+    pub(super) fn is_available(&self) -> bool {
+        self.breaker().is_closed()
+    }
+
+    /// Sends commands and waits for as many replies, [`RemoteLimits::timeout`] at most.
+    async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
+        let limit = self.limits.timeout;
+        let replies = timeout(limit, self.link.send(commands)).await;
+        Ok(replies.map_err(|_| Failure::Timeout(limit))??)
+    }
+
+    /// Asks the breaker, and starts the probe that it may want. Nobody waits for a probe.
+    fn admitted(self: &Arc<Self>) -> bool {
+        let admission = self.breaker().admit(now());
+        if admission == Admission::Probe {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.probe().await });
+        }
+        admission == Admission::Go
+    }
+
+    /// Makes a new connection and sees whether the server answers on it as fast as a look-up needs.
+    async fn probe(&self) {
+        let mut ping = Pipeline::new();
+        ping.cmd("PING");
+        let alive = async {
+            self.link.connection().await?;
+            match self.send(&ping).await?.pop() {
+                Some(Value::ServerError(err)) => Err(err.into()),
+                Some(_) => Ok(()),
+                None => Err(Failure::Protocol),
+            }
+        };
+        let outcome: Result<(), Failure> = alive.await;
+        let change = self.breaker().record_probe(outcome.is_ok(), now());
+        match outcome {
+            Ok(()) if change == Change::Closed => {
+                tracing::info!(redis = %self.link, "redis is back: asking it again");
+            }
+            Ok(()) => {}
+            Err(err) => {
+                self.link.reset();
+                tracing::debug!(redis = %self.link, error = %err, "redis is still failing");
+            }
+        }
+    }
+
+    fn record(&self, succeeded: bool) {
+        if self.breaker().record(succeeded, now()) == Change::Opened {
+            // The peer may have vanished without closing: the probe must not trust this connection.
+            self.link.reset();
+            tracing::warn!(
+                redis = %self.link,
+                cooldown = ?self.limits.cooldown,
+                "redis keeps failing: doing without it, probing after the cool-down"
+            );
+        }
+    }
+
+    /// What a failed read means: that Redis is failing, or that a value is broken, which is then taken away.
+    fn could_not_read(self: &Arc<Self>, key: &CacheKey, err: Failure) {
+        if let Failure::Broken(err) = err {
+            self.record(true);
+            self.counters.broken_values.add_one();
+            self.warnings
+                .warn(now(), &self.link, "dropped a broken value", &err);
+            return self.remove(*key);
+        }
+        self.failed("could not read", &err);
+        match &err {
+            // It answers in time: it is full, or it is no master any more.
+            err if err.is_reply(&["OOM"]) => self.record(true),
+            err if err.is_reply(&["READONLY"]) => self.link.reset(),
+            _ => self.record(false),
+        }
+    }
+
+    /// What a failed write means. A reply in time, even "out of memory", says nothing against reading: it is counted and
+    /// logged, but the breaker hears only of servers that cannot be reached.
+    fn could_not_write(&self, err: Failure) {
+        self.failed("could not write", &err);
+        match err {
+            // Another server has become the master; Sentinels know which.
+            Failure::Redis(err) if err.code() == Some("READONLY") => self.link.reset(),
+            Failure::Redis(err) if err.code().is_some() => {}
+            _ => self.record(false),
+        }
+    }
+
+    /// Counts and logs a failure.
+    fn failed(&self, what: &'static str, err: &impl Display) {
+        self.counters.redis_errors.add_one();
+        self.warnings.warn(now(), &self.link, what, err);
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        // Its transitions are single assignments: a panic cannot leave half of one.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time, which a test may have stopped.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
