@@ -14,7 +14,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench bench-engine bench-fairness bench-peers bench-quality fuzz image reference check-cuda clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-engine bench-fairness bench-peers bench-quality fuzz image reference check-cuda clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ chart: setup ## lint and render the Helm chart and check what it renders
 
 bench: setup-run ## micro-benchmarks (criterion)
 	cargo bench --locked
+
+bench-cache: setup-run ## the cache: look-ups beside moka, hits over gRPC beside a bare server, hit rates beside the optimum
+	cargo bench --locked --bench cache_lookups -- --quiet
+	cargo bench --locked --bench cache
 
 bench-engine: setup-run ## the native engine against this machine's limits, by operator, batch and precision; 4 minutes
 	cargo bench --locked --bench engine

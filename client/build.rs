@@ -13,6 +13,9 @@ const PRINTED: &[&str] = &[
     "CacheSection",
     "RequestSection",
     "BatchSection",
+    "GetCacheStatsResponse",
+    "CacheLevelStats",
+    "CacheEvictions",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

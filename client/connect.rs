@@ -43,7 +43,7 @@ pub struct Client {
     pub(crate) max_message_bytes: usize,
     pub(crate) explain: ExplainServiceClient<Channel>,
     model: ModelServiceClient<Channel>,
-    admin: AdminServiceClient<Channel>,
+    pub(crate) admin: AdminServiceClient<Channel>,
 }
 
 impl Client {

@@ -10,6 +10,7 @@
 //!   contract has it: an [`ItemSender`] and an [`EventReceiver`].
 //! - [`Client::explain_all`]: the same with a window, retries and reopened streams, so that each
 //!   item gets one answer.
+//! - [`Client::cache_stats`], [`Client::clear_cache`], [`Client::warm_cache`]: the server's caches.
 //! - [`Client::embed`]: texts to vectors.
 //! - [`Error`]: every failure, with its gRPC code and what may be done about it.
 //! - [`proto`]: the generated messages, for those who need the wire's own types.
@@ -42,6 +43,7 @@
 //! # }
 //! ```
 
+mod cache;
 mod call;
 mod connect;
 mod driver;
@@ -54,6 +56,7 @@ mod job;
 mod retry;
 mod transcript;
 
+pub use cache::{CacheClear, Warming};
 pub use call::{EventReceiver, Explanation, ItemEvent, ItemSender};
 pub use connect::{Client, ConnectOptions};
 pub use embed::Embeddings;
@@ -66,6 +69,8 @@ pub use tonic::Code;
 
 /// The model being served and the limits of the server.
 pub type Model = proto::GetModelResponse;
+/// What the server's caches hold and did.
+pub type CacheStats = proto::GetCacheStatsResponse;
 /// What the server has done since it started, and how it is.
 pub type Report = proto::GetPerformanceReportResponse;
 

@@ -16,7 +16,7 @@ use crate::api::{Shared, http::serve_http, serve_grpc};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::embed::{EmbedError, Embedder, Load};
-use crate::explain::{Explainer, InFlight};
+use crate::explain::{Explainer, InFlight, Snippets};
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, together};
 use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
@@ -147,7 +147,8 @@ async fn upkeep(shared: Arc<Shared>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         shared.metrics.upkeep();
-        shared.cache.sweep();
+        shared.cache.upkeep();
+        shared.embedder.upkeep();
     }
 }
 
@@ -224,6 +225,8 @@ async fn start_engines(
         model,
         // A smaller KV pool cuts long answers short; another precision of the pool rounds otherwise.
         model_digest: format!("{digest}/{context_length}/{kv_precision}"),
+        snippets: Snippets::default(),
+        normalize: config.cache_normalize,
         in_flight: InFlight::default(),
         single_flight: config.stream.single_flight,
         preparing: Arc::new(Semaphore::new(cores)),

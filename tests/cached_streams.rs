@@ -4,7 +4,7 @@ use code_explainer_client::proto::{CacheLevel, ExplainRequest};
 
 use crate::common::redis::RedisServer;
 use crate::common::server::TestServer;
-use crate::common::stream::{Outcome, TestStream, item};
+use crate::common::stream::{Outcome, TestStream, is_accepted, is_last, item};
 
 async fn ask(server: &TestServer, wanted: ExplainRequest) -> Outcome {
     let mut stream = TestStream::open(server).await;
@@ -35,6 +35,56 @@ async fn a_repeated_item_is_replayed_from_memory() {
         (usage.prompt_tokens, usage.generated_tokens)
     };
     assert_eq!(tokens(&first), tokens(&second));
+}
+
+#[tokio::test]
+async fn a_hit_takes_no_place_in_the_queue() {
+    let (server, control) = TestServer::fake(&["--queue-items", "1", "--batch-size", "1"]).await;
+    let first = ask(&server, item("first", "x = 1")).await;
+    control.hold();
+    let mut full = TestStream::open(&server).await;
+    full.explain(item("running", "y = 1")).await;
+    full.wait_for("running", is_accepted).await;
+    server
+        .until_metric("code_explainer_running_sequences", 1.0)
+        .await;
+    full.explain(item("waiting", "z = 1")).await;
+    full.wait_for("waiting", is_accepted).await;
+    let refused = ask(&server, item("refused", "w = 1")).await;
+    assert!(refused.error.is_some(), "the queue is full");
+    let again = ask(&server, item("again", "x = 1")).await;
+    assert_eq!(again.text, first.text);
+    assert_eq!(level(&again), CacheLevel::Memory);
+    control.release();
+    full.wait_for("running", is_last).await;
+    full.wait_for("waiting", is_last).await;
+}
+
+#[tokio::test]
+async fn code_in_another_layout_is_the_same_question_where_that_is_wanted() {
+    let asked = async |flags: &[&str], code: &str| {
+        let (server, _) = TestServer::fake(flags).await;
+        let python = |id, code| ExplainRequest {
+            language: "python".into(),
+            ..item(id, code)
+        };
+        ask(&server, python("a", "def f(x):\n    return x + 1  # one\n")).await;
+        let outcome = ask(&server, python("b", code)).await;
+        let again = ask(&server, python("c", code)).await;
+        assert_eq!(level(&again), CacheLevel::Memory);
+        level(&outcome) == CacheLevel::Memory
+    };
+    let (layout, comment) = (
+        "def f(x):\n  return x+1 # one",
+        "def f(x):\n    return x + 1\n",
+    );
+    let whitespace = &["--cache-normalize", "whitespace"];
+    let comments = &["--cache-normalize", "comments"];
+    assert!(!asked(&[], layout).await);
+    assert!(asked(whitespace, layout).await);
+    assert!(!asked(whitespace, comment).await);
+    assert!(asked(comments, comment).await);
+    assert!(!asked(comments, "def f(x):\n    return x + 2\n").await);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod architecture;
 mod bad_model_files;
 mod bad_requests;
 mod batch_invariance;
+mod cache_admin;
 mod cache_memory;
 mod cache_modes;
 mod cache_redis;

@@ -1,9 +1,10 @@
-//! The explanation cache: hit rates of its policies. `make bench-cache` runs it after `cache_lookups`.
+//! The explanation cache: hits over gRPC, and the hit rates of its policies. `make bench-cache` runs it after `cache_lookups`.
 //!
 //! Prints tables and writes `target/bench/cache.json` and `target/bench/cache_hit_rates.svg`.
 
 mod hit_rates;
 mod plot;
+mod served;
 mod trace;
 
 use std::error::Error;
@@ -15,8 +16,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Cargo runs benchmarks in the package's directory.
     std::fs::create_dir_all("target/bench")?;
     let lookups = lookups()?;
+    let served = served::run_all()?;
     let hit_rates = hit_rates::run()?;
-    let report = json!({ "lookups": lookups, "hit_rates": hit_rates });
+    let report = json!({ "lookups": lookups, "served": served, "hit_rates": hit_rates });
     std::fs::write(
         "target/bench/cache.json",
         serde_json::to_string_pretty(&report)?,

@@ -8,6 +8,8 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 use code_explainer_client::proto::{CacheMode, Replay};
 use code_explainer_client::{ExplainOptions, Priority};
 
+use super::cache::CacheArgs;
+
 const AFTER_HELP: &str = "\
 Examples:
   code-explainer explain src/main.rs
@@ -46,6 +48,7 @@ pub(crate) enum Command {
     Batch(BatchArgs),
     /// Show the model that the server runs, and its limits.
     Model(JsonArg),
+    Cache(CacheArgs),
     /// Show what the server has done since it started, and how it is.
     Report(JsonArg),
 }

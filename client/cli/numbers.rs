@@ -1,5 +1,6 @@
 //! Numbers as a person reads them.
 
+use code_explainer_client::proto::CacheEvictions;
 use code_explainer_client::{CacheLevel, Done};
 
 /// With commas between thousands: 1,247.
@@ -38,6 +39,27 @@ pub(crate) fn millis(ms: f64) -> String {
         ms if ms >= 9.95 => format!("{ms:.0} ms"),
         ms if ms > 0.0 => format!("{ms:.1} ms"),
         _ => "0 ms".to_owned(),
+    }
+}
+
+/// A time given in microseconds: 0.9 µs, 12 µs, 3.1 ms.
+pub(crate) fn micros(us: f64) -> String {
+    match us {
+        us if us >= 999.5 => format!("{:.1} ms", us / 1e3),
+        us if us >= 9.95 => format!("{us:.0} µs"),
+        us => format!("{us:.1} µs"),
+    }
+}
+
+/// Entries that left a cache: 12 expired, 3 bytes; none.
+pub(crate) fn evictions(by_cause: &[CacheEvictions]) -> String {
+    let told = by_cause.iter().filter(|e| e.count > 0);
+    let told: Vec<_> = told
+        .map(|e| format!("{} {}", grouped(e.count), e.cause))
+        .collect();
+    match told.is_empty() {
+        true => "none".to_owned(),
+        false => told.join(", "),
     }
 }
 

@@ -3,7 +3,7 @@
 use code_explainer_client::{Client, Report};
 
 use super::exit::{Exit, Stop};
-use super::numbers::{grouped, megabytes, millis, parameters, seconds};
+use super::numbers::{evictions, grouped, megabytes, micros, millis, parameters, seconds};
 use super::record::line;
 use super::terminal::Terminal;
 
@@ -70,7 +70,7 @@ fn memory(report: &Report) -> Rows {
 }
 
 fn cache(report: &Report) -> Rows {
-    let cache = report.cache.unwrap_or_default();
+    let cache = report.cache.clone().unwrap_or_default();
     let redis = match (cache.redis_configured, cache.redis_errors) {
         (false, _) => "not configured".to_owned(),
         (true, 0) => "configured, no errors".to_owned(),
@@ -94,6 +94,15 @@ fn cache(report: &Report) -> Rows {
             ),
         ),
         ("Misses", grouped(cache.misses)),
+        (
+            "Access Time",
+            format!(
+                "{} mean, {} p99",
+                micros(cache.memory_mean_access_us),
+                micros(cache.memory_p99_access_us)
+            ),
+        ),
+        ("Evictions", evictions(&cache.memory_evictions)),
         ("Redis", redis),
         ("Total Cache Size", megabytes(cache.memory_bytes)),
     ]

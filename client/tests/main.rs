@@ -3,6 +3,7 @@
 mod scripted;
 
 mod batch;
+mod cache;
 mod command_line;
 mod embed;
 mod explain;

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::api::Shared;
+use crate::api::admin_cache::microseconds;
 use crate::api::convert::milliseconds;
+use crate::api::{Shared, admin_cache, admin_clear, admin_warm, identity};
+use crate::cache::Level;
 use crate::error::Error;
 use crate::explain::Explainer;
 use crate::memory;
 use crate::metrics::{ItemTotals, StepTotals};
 use crate::proto::admin_service_server::AdminService;
 use crate::proto::{
-    BatchSection, CacheSection, GetPerformanceReportRequest, GetPerformanceReportResponse,
-    MemorySection, ModelSection, RequestSection,
+    BatchSection, CacheSection, ClearCacheRequest, ClearCacheResponse, GetCacheStatsRequest,
+    GetCacheStatsResponse, GetPerformanceReportRequest, GetPerformanceReportResponse,
+    MemorySection, ModelSection, RequestSection, WarmCacheRequest,
 };
 
 /// The service.
@@ -29,6 +32,8 @@ impl AdminApi {
 
     fn cache(&self) -> CacheSection {
         let stats = self.shared.cache.stats();
+        let memory = self.shared.cache.level(Level::Memory);
+        let times = memory.and_then(|memory| memory.times);
         CacheSection {
             memory_entries: stats.memory_entries,
             memory_bytes: stats.memory_bytes,
@@ -38,6 +43,12 @@ impl AdminApi {
             hit_ratio: stats.hit_ratio,
             redis_errors: stats.redis_errors,
             redis_configured: stats.redis_configured,
+            memory_evictions: admin_cache::evictions(&stats.memory_evictions),
+            memory_mean_access_us: times.map_or(0.0, |times| microseconds(times.mean)),
+            memory_p99_access_us: times.map_or(0.0, |times| microseconds(times.p99)),
+            memory_policy: (stats.memory_policy)
+                .map(|policy| policy.as_str().into())
+                .unwrap_or_default(),
         }
     }
 
@@ -59,6 +70,34 @@ impl AdminApi {
 
 #[tonic::async_trait]
 impl AdminService for AdminApi {
+    type WarmCacheStream = admin_warm::Progress;
+
+    async fn get_cache_stats(
+        &self,
+        _: Request<GetCacheStatsRequest>,
+    ) -> Result<Response<GetCacheStatsResponse>, Status> {
+        Ok(Response::new(admin_cache::stats(&self.shared).await))
+    }
+
+    async fn clear_cache(
+        &self,
+        request: Request<ClearCacheRequest>,
+    ) -> Result<Response<ClearCacheResponse>, Status> {
+        let cleared = admin_clear::clear(&self.shared, request.get_ref()).await?;
+        tracing::info!(levels = ?cleared.levels, "the cache was cleared");
+        Ok(Response::new(cleared))
+    }
+
+    async fn warm_cache(
+        &self,
+        request: Request<Streaming<WarmCacheRequest>>,
+    ) -> Result<Response<Self::WarmCacheStream>, Status> {
+        self.shared.status.explainer()?;
+        let identity = identity(request.extensions());
+        let progress = admin_warm::warm(self.shared.clone(), identity, request.into_inner());
+        Ok(Response::new(progress))
+    }
+
     async fn get_performance_report(
         &self,
         _: Request<GetPerformanceReportRequest>,

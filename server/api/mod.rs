@@ -3,10 +3,13 @@
 //! - `explain`: the bidirectional stream and the single call.
 //! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
-//! - `model`, `admin`: what is served, and how it fares.
+//! - `model`, `admin`: what is served, and how it fares; `admin_cache`, `admin_clear`, `admin_warm`: the caches.
 //! - [`http`]: metrics and probes.
 
 mod admin;
+mod admin_cache;
+mod admin_clear;
+mod admin_warm;
 mod convert;
 mod embed;
 mod explain;

@@ -4,7 +4,8 @@
 //! - [`answer`](CachedAnswer): what is kept, and `codec`: its bytes;
 //! - `memory`: level 1, in this process;
 //! - `remote`: level 2, a Redis that replicas share;
-//! - [`selection`](Selection): some of the answers, by tenant, language and strategy.
+//! - [`selection`](Selection): some of the answers, by tenant, language and strategy;
+//! - [`levels`](LevelStats): what each level did, and `watch`: how fast and how often.
 //!
 //! The cache fails open. Redis slow, lying or gone costs a look-up [`RedisConfig::timeout`] at most, and nothing once
 //! the breaker has opened; it is never an error.
@@ -13,25 +14,32 @@ mod answer;
 mod codec;
 mod config;
 mod key;
+mod levels;
 mod memory;
 mod remote;
 mod selection;
 mod stats;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 pub use answer::{CachedAnswer, CachedDelta, FinishReason, Timings};
 pub use codec::BrokenValue;
 pub use config::{CacheConfig, CacheError};
 pub use key::{CacheKey, KeyParts};
+pub use levels::{LevelStats, MemoryState};
 pub use memory::{Cause, Name, Policy, Store, StoreLimits, StoreUsage};
 pub use remote::{
     Follower, Leader, RedisConfig, RedisTls, RemoteError, RemoteUsage, Told, Topology,
 };
 pub use selection::Selection;
 pub use stats::CacheStats;
+pub use watch::{AccessTimes, Rates, Sample, Watch};
 
+use levels::Watches;
 use memory::Memory;
 use remote::{Found, Remote, RemoteLimits, Turn};
 use stats::Counters;
@@ -42,6 +50,7 @@ pub struct Cache {
     remote: Option<Arc<Remote>>,
     config: CacheConfig,
     counters: Arc<Counters>,
+    watches: Watches,
 }
 
 /// What a look-up gave.
@@ -102,6 +111,7 @@ impl Cache {
             remote,
             config,
             counters,
+            watches: Watches::new(),
         })
     }
 
@@ -117,12 +127,11 @@ impl Cache {
         if !self.enabled() {
             return Lookup::Miss;
         }
-        if let Some(answer) = self.memory.as_ref().and_then(|memory| memory.get(key)) {
-            self.counters.memory_hits.add_one();
+        if let Some(answer) = self.at_hand(key) {
             return Lookup::Hit(Level::Memory, answer);
         }
         let found = match &self.remote {
-            Some(remote) => remote.get(key).await,
+            Some(remote) => self.timed(remote.get(key)).await,
             None => None,
         };
         match found {
@@ -140,12 +149,11 @@ impl Cache {
         if !self.enabled() {
             return Plan::Make;
         }
-        if let Some(answer) = self.memory.as_ref().and_then(|memory| memory.get(key)) {
-            self.counters.memory_hits.add_one();
+        if let Some(answer) = self.at_hand(key) {
             return Plan::Replay(Level::Memory, answer);
         }
         let turn = match &self.remote {
-            Some(remote) => remote.turn(key).await,
+            Some(remote) => self.timed(remote.turn(key)).await,
             None => Turn::Alone,
         };
         if !matches!(turn, Turn::Found(_)) {
@@ -159,6 +167,13 @@ impl Cache {
         }
     }
 
+    async fn timed<T>(&self, asking: impl Future<Output = T>) -> T {
+        let asked = Instant::now();
+        let reply = asking.await;
+        self.watches.of(Level::Redis).took(asked.elapsed());
+        reply
+    }
+
     fn promote(&self, key: &CacheKey, found: Found) -> Arc<CachedAnswer> {
         self.counters.redis_hits.add_one();
         if let (Some(memory), Some(time_to_live)) = (&self.memory, found.time_to_live)
@@ -167,6 +182,19 @@ impl Cache {
             memory.put(*key, Arc::clone(&found.answer), time_to_live);
         }
         found.answer
+    }
+
+    /// The answer of a key, if it is in memory: as [`lookup`](Self::lookup), but a miss is not counted, so that who then
+    /// looks further is counted once.
+    pub fn at_hand(&self, key: &CacheKey) -> Option<Arc<CachedAnswer>> {
+        let memory = self.memory.as_ref()?;
+        let asked = Instant::now();
+        let answer = memory.get(key);
+        self.watches.of(Level::Memory).took(asked.elapsed());
+        if answer.is_some() {
+            self.counters.memory_hits.add_one();
+        }
+        answer
     }
 
     /// Keeps an answer, in place of the one that the key had. Never waits: Redis is written to in the background, and
@@ -179,12 +207,6 @@ impl Cache {
         {
             remote.put(key, answer);
         }
-    }
-
-    /// Frees what has expired in memory. Nothing expired is ever served; this is to run now and then so that it does not
-    /// lie there either.
-    pub fn sweep(&self) {
-        self.memory.iter().for_each(Memory::sweep);
     }
 
     /// Keeps an answer that this replica made for all of them. Never waits, as [`put`](Self::put).
@@ -209,6 +231,11 @@ impl Cache {
         true
     }
 
+    /// Removes a selection of the answers from memory and says how many; `None`: none are kept there.
+    pub fn clear_memory(&self, selection: &Selection) -> Option<u64> {
+        Some(self.memory.as_ref()?.clear(selection))
+    }
+
     /// Removes a selection of the answers from Redis and says how many; `None`: there is no Redis.
     ///
     /// # Errors
@@ -231,6 +258,8 @@ impl Cache {
         CacheStats {
             memory_entries: memory.entries,
             memory_bytes: memory.bytes,
+            memory_evictions: memory.evictions,
+            memory_policy: self.memory.as_ref().map(Memory::in_force),
             redis_configured: self.remote.is_some(),
             redis_available: self
                 .remote

@@ -1,5 +1,6 @@
 //! What the cache did.
 
+use super::memory::Policy;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the cache did since it was made, and what it holds.
@@ -9,6 +10,10 @@ pub struct CacheStats {
     pub memory_entries: u64,
     /// Their size in bytes.
     pub memory_bytes: u64,
+    /// Answers that left memory, by cause in the order of [`Cause::ALL`](super::Cause::ALL).
+    pub memory_evictions: [u64; 5],
+    /// The policy in force in memory; `None`: nothing is kept there.
+    pub memory_policy: Option<Policy>,
     /// Look-ups answered from memory.
     pub memory_hits: u64,
     /// Look-ups answered from Redis.

@@ -392,6 +392,7 @@ impl ServeArgs {
                 default_max_new_tokens: limits.default_max_new_tokens,
             },
             cache: cache_config,
+            cache_normalize: cache_memory.cache_normalize,
             cache_secret: Secret(cache.cache_secret),
             embed: embed.validate(limits.max_code_bytes)?,
             replica: operation.replica.unwrap_or_else(host_name),

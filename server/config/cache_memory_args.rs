@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::cache::Policy;
+use crate::prompt::normal::Normalize;
 
 #[derive(Debug, Args)]
 pub(super) struct CacheMemoryArgs {
@@ -16,4 +17,10 @@ pub(super) struct CacheMemoryArgs {
     #[arg(long, env = "CODE_EXPLAINER_CACHE_POLICY", value_name = "POLICY")]
     #[arg(default_value = "lru")]
     pub(super) cache_policy: Policy,
+
+    /// What two snippets may differ in and still get the same cached answer, where a grammar understands both. An answer may
+    /// then quote the other snippet's comments or layout
+    #[arg(long, env = "CODE_EXPLAINER_CACHE_NORMALIZE", value_name = "WHAT")]
+    #[arg(default_value = "off")]
+    pub(super) cache_normalize: Normalize,
 }

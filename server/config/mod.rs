@@ -25,6 +25,7 @@ use crate::cache::CacheConfig;
 use crate::embed::EmbedConfig;
 use crate::engine::{DeviceSpec, Devices, EngineOptions, Precision};
 use crate::optimize::Wishes;
+use crate::prompt::normal::Normalize;
 use crate::request::RequestLimits;
 use crate::scheduler::SchedulerOptions;
 
@@ -97,6 +98,8 @@ pub struct Config {
     pub request: RequestLimits,
     /// The explanation cache.
     pub cache: CacheConfig,
+    /// What snippets with the same cached answer may differ in.
+    pub cache_normalize: Normalize,
     /// Mixed into the cache's keys.
     pub cache_secret: Secret,
     /// The embedding model and its cache.

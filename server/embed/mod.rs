@@ -199,6 +199,13 @@ impl Embedder {
             .unwrap_or_default()
     }
 
+    /// To be called every few seconds, for the rates of the cache of vectors.
+    pub fn upkeep(&self) {
+        if let Some(running) = self.running.get() {
+            running.cache.upkeep();
+        }
+    }
+
     /// Texts that wait or are being computed.
     pub fn waiting(&self) -> usize {
         self.running

@@ -90,10 +90,20 @@ impl Item<'_> {
                     }
                 }
             };
-            room.send(ItemEvent {
-                id: self.id.clone(),
-                kind,
-            });
+            room.send(self.event(kind));
+        }
+    }
+
+    /// Sends an event as soon as there is room.
+    pub(super) async fn tell(&self, kind: EventKind) -> Result<(), Error> {
+        self.room().await?.send(self.event(kind));
+        Ok(())
+    }
+
+    pub(super) fn event(&self, kind: EventKind) -> ItemEvent {
+        ItemEvent {
+            id: self.id.clone(),
+            kind,
         }
     }
 
@@ -111,7 +121,7 @@ impl Item<'_> {
         Ok(())
     }
 
-    async fn room(&self) -> Result<Room<'_>, Error> {
+    pub(super) async fn room(&self) -> Result<Room<'_>, Error> {
         if let Some(room) = self.out.try_room() {
             return Ok(room);
         }

@@ -3,12 +3,14 @@
 //! - [`events`](ItemEvent): what is told of an item, and [`Outlet`]: the bounded way to who reads it.
 //! - `prepare`: from a request to a prompt, and to the key of its answer.
 //! - `log`: an answer as it grows. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
+//! - `hit`: an answer that is in memory, told without any of these.
 //! - `item`: what a reader finds, sent on at the client's pace.
 //! - [`Cancel`]: how an item is given up, and why.
 
 mod cancel;
 mod events;
 mod flight;
+mod hit;
 mod item;
 mod log;
 mod outlet;
@@ -20,6 +22,7 @@ use std::time::Instant;
 
 pub use cancel::{Cancel, CancelReason};
 pub use events::{Accepted, Done, Ending, EventKind, ItemEvent};
+pub use hit::Snippets;
 pub use outlet::{Outlet, Room};
 
 use tokio::sync::Semaphore;
@@ -31,6 +34,7 @@ use crate::engine::BackendInfo;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::metrics::{Metrics, Outcome};
+use crate::prompt::normal::Normalize;
 use crate::request::{CacheMode, ValidRequest};
 use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::telemetry::{TraceParent, Traces};
@@ -52,6 +56,10 @@ pub struct Explainer {
     pub options: SchedulerOptions,
     /// Answers that were given before.
     pub cache: Arc<Cache>,
+    /// What is known of snippets.
+    pub snippets: Snippets,
+    /// What two snippets may differ in and have the same answer.
+    pub normalize: Normalize,
     /// Answers that are under way.
     pub in_flight: InFlight,
     /// Items that ask for the same answer at the same time share one generation.
@@ -146,6 +154,10 @@ impl Explainer {
         identity: &Identity,
         deadline: Option<Instant>,
     ) -> Result<Done, Error> {
+        let salt = identity.salt(self.cache_secret.as_bytes());
+        if let Some(answer) = self.at_hand(&request, &salt) {
+            return item.replay(&request, &answer).await;
+        }
         let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
         let prepared = tokio::select! {
@@ -156,10 +168,17 @@ impl Explainer {
         item.trace.part("prompt", item.received, boarded_at);
         item.trace
             .set("code_explainer.prompt_tokens", prepared.tokens.len() as i64);
-        let salt = identity.salt(self.cache_secret.as_bytes());
+        self.learn(&request, &salt, &prepared);
         let mode = request.cache_mode;
         let key = (mode != CacheMode::Bypass && (self.single_flight || self.cache.enabled()))
-            .then(|| self.answer_key(&request, prepared.language.as_deref(), &salt))
+            .then(|| {
+                self.answer_key(
+                    &request,
+                    prepared.language.as_deref(),
+                    prepared.normal,
+                    &salt,
+                )
+            })
             .flatten();
         // What is made for everybody is made as everybody wants it.
         let share = self.single_flight && mode == CacheMode::Default;

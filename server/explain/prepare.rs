@@ -5,9 +5,13 @@ use std::sync::Arc;
 use crate::cache::{CacheKey, KeyParts};
 use crate::error::Error;
 use crate::explain::Explainer;
+use crate::prompt::normal::{Normalize, normal_form};
 use crate::prompt::{self, PROMPT_REVISION};
 use crate::request::ValidRequest;
 use crate::text::Text;
+
+/// Precedes the hash of a normal form where a key otherwise has the code. It is no UTF-8, so that no code begins with it.
+const NORMAL: &[u8] = b"\xff normal form ";
 
 /// A prompt, tokenized.
 pub(super) struct Prepared {
@@ -15,6 +19,8 @@ pub(super) struct Prepared {
     pub(super) text: String,
     pub(super) language: Option<String>,
     pub(super) notes: Vec<String>,
+    /// Hash of the code's normal form, where answers are named by that.
+    pub(super) normal: Option<[u8; 32]>,
 }
 
 impl Explainer {
@@ -23,11 +29,11 @@ impl Explainer {
     pub(super) async fn prepare(&self, request: &Arc<ValidRequest>) -> Result<Prepared, Error> {
         let turn = self.preparing.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Error::ShuttingDown)?;
-        let (request, text) = (request.clone(), self.text.clone());
+        let (request, text, normalize) = (request.clone(), self.text.clone(), self.normalize);
         let prepared = tokio::task::spawn_blocking(move || {
             // Held to the end of the work, also when the item has been cancelled meanwhile.
             let _turn = turn;
-            prepare(&request, &text)
+            prepare(&request, &text, normalize)
         })
         .await;
         let prepared = prepared.unwrap_or_else(|panic| {
@@ -50,13 +56,15 @@ impl Explainer {
         &self,
         request: &ValidRequest,
         language: Option<&str>,
+        normal: Option<[u8; 32]>,
         salt: &[u8],
     ) -> Option<CacheKey> {
+        let normal = normal.map(|hash| [NORMAL, &hash].concat());
         request.reproducible.then(|| {
             CacheKey::new(&KeyParts {
                 secret: self.cache_secret.as_bytes(),
                 salt,
-                code: request.code.as_bytes(),
+                code: normal.as_deref().unwrap_or(request.code.as_bytes()),
                 language: language.unwrap_or_default(),
                 strategy: request.strategy.as_str(),
                 prompt_revision: PROMPT_REVISION,
@@ -76,7 +84,7 @@ impl Explainer {
     }
 }
 
-fn prepare(request: &ValidRequest, text: &Text) -> Result<Prepared, Error> {
+fn prepare(request: &ValidRequest, text: &Text, normalize: Normalize) -> Result<Prepared, Error> {
     let parts = prompt::build(request.strategy, &request.code, request.language.as_deref());
     let prompt = text
         .encode_prompt(parts.system.as_deref(), &parts.user)
@@ -87,6 +95,7 @@ fn prepare(request: &ValidRequest, text: &Text) -> Result<Prepared, Error> {
     Ok(Prepared {
         tokens: prompt.tokens,
         text: prompt.text,
+        normal: normal_form(&request.code, parts.language.as_deref(), normalize),
         language: parts.language,
         notes: parts.notes,
     })

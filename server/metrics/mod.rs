@@ -3,6 +3,7 @@
 //! Each server has its own registry, so that several can live in one process. A topic with more than a few metrics has a
 //! module of its own, which registers and describes them.
 
+mod cache;
 mod describe;
 mod life;
 mod register;
@@ -21,6 +22,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 pub use streams::{Counted, StreamMetrics};
 
+use cache::MemoryMetrics;
 use describe::describe;
 pub use life::Life;
 use register::{counter, gauge, histogram};
@@ -128,6 +130,7 @@ struct Scraped {
     kv_total: Gauge,
     lookups: [Counter; 3],
     entries: Gauge,
+    cache_memory: MemoryMetrics,
     redis: RedisMetrics,
     broken_values: Counter,
     dropped_puts: Counter,
@@ -157,6 +160,8 @@ pub struct StepTotals {
     pub generated_tokens: u64,
     /// Prompt tokens run.
     pub prefill_tokens: u64,
+    /// Prompt tokens that were in the KV cache already.
+    pub cached_tokens: u64,
 }
 
 /// Written by the engine thread, which must not wait for a reader: atomics and no lock.
@@ -167,6 +172,7 @@ struct StepCounters {
     time_us: AtomicU64,
     generated_tokens: AtomicU64,
     prefill_tokens: AtomicU64,
+    cached_tokens: AtomicU64,
 }
 
 /// What the gauges show at a scrape.
@@ -236,6 +242,7 @@ impl Metrics {
                 lookups: ["memory", "redis", "miss"]
                     .map(|result| counter(r, CACHE_LOOKUPS, &[("result", result)])),
                 entries: gauge(r, CACHE_ENTRIES, &[]),
+                cache_memory: MemoryMetrics::new(r),
                 redis: RedisMetrics::new(r),
                 broken_values: counter(r, BROKEN_VALUES, &[]),
                 dropped_puts: counter(r, DROPPED_PUTS, &[]),
@@ -303,6 +310,7 @@ impl Metrics {
             step.generated_tokens as u64,
         );
         add(&self.step_report.prefill_tokens, step.prefill_tokens as u64);
+        add(&self.step_report.cached_tokens, step.cached_tokens as u64);
     }
 
     /// Moves samples into their buckets. Histograms keep every sample until then, so this must run now and then also
@@ -335,6 +343,7 @@ impl Metrics {
             counter.absolute(count);
         }
         s.entries.set(now.cache.memory_entries as f64);
+        s.cache_memory.set(now.cache);
         s.redis.set(now.cache);
         s.broken_values.absolute(now.cache.broken_values);
         s.dropped_puts.absolute(now.cache.dropped_puts);
@@ -356,6 +365,7 @@ impl Metrics {
             time: Duration::from_micros(get(&self.step_report.time_us)),
             generated_tokens: get(&self.step_report.generated_tokens),
             prefill_tokens: get(&self.step_report.prefill_tokens),
+            cached_tokens: get(&self.step_report.cached_tokens),
         }
     }
 

@@ -62,6 +62,11 @@ impl Language {
     }
 }
 
+/// Canonical names of all languages that are known.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().filter_map(|names| names.first().copied())
+}
+
 /// Canonical names and the other names and file extensions by which each is known.
 ///
 /// The canonical name comes first. Extensions that are claimed by several languages go to the more common one (`.h` to

@@ -7,6 +7,7 @@
 
 pub mod detect;
 pub mod language;
+pub mod normal;
 pub mod outline;
 mod parse;
 

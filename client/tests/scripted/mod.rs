@@ -225,6 +225,83 @@ impl ModelService for Script {
 
 #[tonic::async_trait]
 impl AdminService for Script {
+    type WarmCacheStream = ReceiverStream<Result<WarmCacheResponse, Status>>;
+
+    async fn get_cache_stats(
+        &self,
+        _: Request<GetCacheStatsRequest>,
+    ) -> Result<Response<GetCacheStatsResponse>, Status> {
+        Ok(Response::new(GetCacheStatsResponse {
+            levels: vec![CacheLevelStats {
+                store: CacheStore::Memory.into(),
+                entries: Some(1247),
+                max_entries: Some(10_000),
+                bytes: Some(3_400_000),
+                hits: 873,
+                misses: 127,
+                hit_rate: 0.873,
+                mean_access_us: Some(0.91),
+                p99_access_us: Some(12.3),
+                evictions: vec![CacheEvictions {
+                    cause: "expired".into(),
+                    count: 12,
+                }],
+                ..Default::default()
+            }],
+            policy: "adaptive".into(),
+            policy_in_force: "lfu".into(),
+        }))
+    }
+
+    /// Says in the place of a number what it was asked: 100 for a language, 10 for a strategy, 1 for a tenant.
+    async fn clear_cache(
+        &self,
+        request: Request<ClearCacheRequest>,
+    ) -> Result<Response<ClearCacheResponse>, Status> {
+        let request = request.into_inner();
+        let entries = 100 * u64::from(request.language == "c*")
+            + 10 * u64::from(request.strategy == "vanilla")
+            + u64::from(request.tenant.as_deref() == Some("team"));
+        let level = |store| ClearedLevel {
+            store,
+            entries,
+            error: String::new(),
+        };
+        let levels = request.stores.into_iter().map(level).collect();
+        Ok(Response::new(ClearCacheResponse { levels }))
+    }
+
+    /// Fails what is to be refused, and has had what is to be busy.
+    async fn warm_cache(
+        &self,
+        request: Request<Streaming<WarmCacheRequest>>,
+    ) -> Result<Response<Self::WarmCacheStream>, Status> {
+        let mut items = request.into_inner();
+        let (progress, responses) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut done = 0;
+            while let Ok(Some(WarmCacheRequest { item: Some(item) })) = items.message().await {
+                done += 1;
+                let (outcome, error) = match item.code.split(' ').next() {
+                    Some("refuse") => (WarmOutcome::Failed, "refused"),
+                    Some("busy") => (WarmOutcome::Present, ""),
+                    _ => (WarmOutcome::Warmed, ""),
+                };
+                let response = WarmCacheResponse {
+                    id: item.id,
+                    outcome: outcome.into(),
+                    error: error.into(),
+                    done,
+                    received: done,
+                };
+                if progress.send(Ok(response)).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+
     async fn get_performance_report(
         &self,
         _: Request<GetPerformanceReportRequest>,

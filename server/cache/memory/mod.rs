@@ -32,13 +32,21 @@ pub use store::{Store, StoreLimits, StoreUsage};
 
 use super::answer::CachedAnswer;
 use super::key::CacheKey;
+use super::selection::Selection;
 
 /// Answers in memory.
 #[derive(Debug)]
 pub(super) struct Memory {
-    answers: Store<Arc<CachedAnswer>>,
+    answers: Store<Kept>,
     /// The store's clock begins here.
     epoch: Instant,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    /// Its tags say what selections it is in.
+    key: CacheKey,
+    answer: Arc<CachedAnswer>,
 }
 
 impl Memory {
@@ -51,7 +59,8 @@ impl Memory {
 
     /// The answer of a key, which counts as used.
     pub(super) fn get(&self, key: &CacheKey) -> Option<Arc<CachedAnswer>> {
-        self.answers.get(&name(key), self.now())
+        let kept = self.answers.get(&name(key), self.now())?;
+        Some(kept.answer)
     }
 
     /// Keeps an answer for `time_to_live`, in place of the one that the key had. Says whether there was room for it.
@@ -63,7 +72,13 @@ impl Memory {
     ) -> bool {
         let (now, bytes) = (self.now(), answer.size_bytes() as u64);
         let expires = now.saturating_add(nanoseconds(time_to_live));
-        self.answers.put(name(&key), answer, bytes, expires, now)
+        let kept = Kept { key, answer };
+        self.answers.put(name(&key), kept, bytes, expires, now)
+    }
+
+    /// Removes a selection and says how many answers.
+    pub(super) fn clear(&self, selection: &Selection) -> u64 {
+        self.answers.clear(|kept| selection.contains(&kept.key))
     }
 
     /// Frees what has expired.
@@ -75,6 +90,16 @@ impl Memory {
     pub(super) fn usage(&self) -> StoreUsage {
         self.sweep();
         self.answers.usage()
+    }
+
+    /// Entries that left, by cause in the order of [`Cause::ALL`].
+    pub(super) fn evictions(&self) -> [u64; Cause::ALL.len()] {
+        self.answers.usage().evictions
+    }
+
+    /// The policy in force.
+    pub(super) fn in_force(&self) -> Policy {
+        self.answers.in_force()
     }
 
     fn now(&self) -> u64 {

@@ -16,8 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use tokio::time::Instant;
 
 use super::Embedding;
+use crate::cache::{AccessTimes, Rates, Sample, Watch};
 use crate::disk::{self, DiskError};
 use value::value_bytes;
 pub use value::{VectorKey, decode as decode_value, encode as encode_value};
@@ -54,12 +56,18 @@ pub enum VectorCacheError {
 }
 
 /// What the cache did and what it holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct VectorCacheStats {
     /// Vectors that are synced.
     pub entries: u64,
+    /// Vectors at most.
+    pub max_entries: u64,
     /// Bytes of their keys and values.
     pub bytes: u64,
+    /// How long look-ups took, those of the texts of a request together; `None` before the first.
+    pub times: Option<AccessTimes>,
+    /// Over about the last minute.
+    pub rates: Rates,
     /// Look-ups that found a vector.
     pub hits: u64,
     /// Look-ups that did not.
@@ -101,6 +109,8 @@ struct Inner {
     /// Vectors at most.
     limit: u64,
     persistent: bool,
+    began: Instant,
+    watch: Watch,
 }
 
 impl VectorCache {
@@ -133,6 +143,8 @@ impl VectorCache {
                 dimensions,
                 limit,
                 persistent: directory.is_some(),
+                began: Instant::now(),
+                watch: Watch::default(),
             }),
         })
     }
@@ -155,6 +167,7 @@ impl VectorCache {
         let Some(inner) = &self.inner else {
             return vec![None; keys.len()];
         };
+        let asked = Instant::now();
         // A page that broke since the file was opened may make redb panic.
         let read = catch_unwind(AssertUnwindSafe(|| inner.read(keys)));
         let found = match read {
@@ -162,6 +175,7 @@ impl VectorCache {
             Ok(Err(error)) => inner.failed(&error.to_string(), keys.len()),
             Err(_) => inner.failed("its pages do not fit together", keys.len()),
         };
+        inner.watch.took(asked.elapsed());
         let hits = found.iter().flatten().count() as u64;
         inner.counters.hits.fetch_add(hits, Ordering::Relaxed);
         let misses = keys.len() as u64 - hits;
@@ -191,6 +205,13 @@ impl VectorCache {
         }
     }
 
+    /// To be called every few seconds: notes the counts of now for the rates.
+    pub fn upkeep(&self) {
+        if let Some(inner) = &self.inner {
+            inner.watch.sample(inner.sampled());
+        }
+    }
+
     /// What the cache did so far and what it holds now.
     pub fn stats(&self) -> VectorCacheStats {
         let Some(inner) = &self.inner else {
@@ -201,7 +222,10 @@ impl VectorCache {
         let entries = get(&counters.entries);
         VectorCacheStats {
             entries,
+            max_entries: inner.limit,
             bytes: entries * entry_bytes(inner.dimensions),
+            times: inner.watch.times(),
+            rates: inner.watch.rates(inner.began, inner.sampled()),
             hits: get(&counters.hits),
             misses: get(&counters.misses),
             evictions: get(&counters.evictions),
@@ -214,6 +238,15 @@ impl VectorCache {
 }
 
 impl Inner {
+    fn sampled(&self) -> Sample {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Sample {
+            at: Instant::now(),
+            lookups: get(&self.counters.hits) + get(&self.counters.misses),
+            evictions: get(&self.counters.evictions),
+        }
+    }
+
     fn read(&self, keys: &[VectorKey]) -> Result<Vec<Option<Embedding>>, redb::Error> {
         let transaction = self.database.begin_read()?;
         let vectors = transaction.open_table(VECTORS)?;

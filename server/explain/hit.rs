@@ -1,0 +1,150 @@
+//! Answers that are in memory: told at once, without a prompt, a place in the queue, or a flight.
+
+use std::sync::Arc;
+
+use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits, Timings};
+use crate::error::Error;
+use crate::explain::item::Item;
+use crate::explain::prepare::Prepared;
+use crate::explain::{Accepted, Done, Ending, EventKind, Explainer, now};
+use crate::metrics::ItemTimes;
+use crate::prompt::normal::Normalize;
+use crate::request::{CacheMode, Replay, ValidRequest};
+
+/// Snippets that are remembered: about 3 MB.
+const SNIPPETS: u64 = 16_384;
+/// Separates these hashes from every other use of BLAKE3's key derivation.
+const SNIPPET_CONTEXT: &str = "code-explainer 2026-11 known snippets";
+
+/// What was found out about snippets before: an answer's key needs it, and it takes longer than all else that a hit does.
+#[derive(Debug)]
+pub struct Snippets(Store<Snippet>);
+
+/// What is known of a snippet.
+#[derive(Debug, Clone, Default)]
+struct Snippet {
+    /// As it was detected.
+    language: Option<Arc<str>>,
+    /// Hash of its normal form, if it has one.
+    normal: Option<[u8; 32]>,
+}
+
+impl Default for Snippets {
+    fn default() -> Self {
+        Self(Store::new(&StoreLimits {
+            entries: SNIPPETS,
+            bytes: u64::MAX,
+            value_bytes: 1,
+            policy: Policy::Lru,
+        }))
+    }
+}
+
+/// The snippet under the language that was asked for. Tenants have salts of their own, so that the time a request takes
+/// says nothing about the snippets of others.
+fn name(request: &ValidRequest, salt: &[u8]) -> Name {
+    let mut hasher = blake3::Hasher::new_keyed(&blake3::derive_key(SNIPPET_CONTEXT, salt));
+    let language = request.language.as_deref().unwrap_or_default();
+    hasher.update(&(language.len() as u64).to_le_bytes());
+    hasher.update(language.as_bytes());
+    hasher.update(request.code.as_bytes());
+    Name(*hasher.finalize().as_bytes())
+}
+
+impl Explainer {
+    /// The answer, if it is in memory and can be told from there alone: not if the prompt or the original pace is wanted,
+    /// or it may have to be cut.
+    pub(super) fn at_hand(&self, request: &ValidRequest, salt: &[u8]) -> Option<Arc<CachedAnswer>> {
+        let looks = matches!(request.cache_mode, CacheMode::Default | CacheMode::Only);
+        let paced = request.replay == Replay::Paced;
+        if !looks || request.include_prompt || paced || request.keep_at_deadline {
+            return None;
+        }
+        let snippet = if self.knows_itself(request) {
+            Snippet::default()
+        } else {
+            self.snippets.0.get(&name(request, salt), 0)?
+        };
+        let detected = snippet.language.as_deref();
+        let language = request.language.as_deref().or(detected);
+        let key = self.answer_key(request, language, snippet.normal, salt)?;
+        self.cache.at_hand(&key)
+    }
+
+    /// Remembers what was found out about a snippet.
+    pub(super) fn learn(&self, request: &ValidRequest, salt: &[u8], prepared: &Prepared) {
+        if self.knows_itself(request) {
+            return;
+        }
+        let snippet = Snippet {
+            language: prepared.language.as_deref().map(Arc::from),
+            normal: prepared.normal,
+        };
+        let name = name(request, salt);
+        self.snippets.0.put(name, snippet, 1, u64::MAX, 0);
+    }
+
+    /// The request has all that its answer's key needs.
+    fn knows_itself(&self, request: &ValidRequest) -> bool {
+        request.language.is_some() && self.normalize == Normalize::Off
+    }
+}
+
+impl Item<'_> {
+    /// Tells an answer that is in memory.
+    pub(super) async fn replay(
+        &self,
+        request: &ValidRequest,
+        answer: &CachedAnswer,
+    ) -> Result<Done, Error> {
+        let accepted = now();
+        let language = Some(&answer.language).filter(|language| !language.is_empty());
+        self.tell(EventKind::Accepted(Accepted {
+            queue_position: 0,
+            language: language.cloned(),
+            prompt_tokens: answer.prompt_tokens as usize,
+            prompt: None,
+        }))
+        .await?;
+        let first_token = now().saturating_duration_since(accepted);
+        let (mut deltas, mut sequence) = (answer.deltas.iter(), 0);
+        while let Some(delta) = deltas.next() {
+            let room = self.room().await?;
+            let mut text = delta.text.clone();
+            if room.waited {
+                // Who reads slowly gets the rest at once.
+                text.extend(deltas.by_ref().map(|delta| delta.text.as_str()));
+            }
+            room.send(self.event(EventKind::Delta { text, sequence }));
+            sequence += 1;
+        }
+        let ended = now();
+        self.trace.part("replay", accepted, ended);
+        let tokens = i64::from(answer.generated_tokens);
+        self.trace.set("code_explainer.generated_tokens", tokens);
+        let times = ItemTimes {
+            total: ended.saturating_duration_since(self.received),
+            queue: std::time::Duration::ZERO,
+            first_token,
+        };
+        self.metrics.item_done(request.strategy, &times);
+        Ok(Done {
+            reason: Ending::Complete(answer.finish_reason),
+            prompt_tokens: answer.prompt_tokens as usize,
+            cached_tokens: answer.prompt_tokens as usize,
+            generated_tokens: answer.generated_tokens as usize,
+            timings: Timings {
+                decode: ended.saturating_duration_since(accepted),
+                ..Timings::default()
+            },
+            first_token,
+            largest_batch: 0,
+            level: Some(Level::Memory),
+            joined: false,
+            seed: request.sampling.seed,
+            strategy: request.strategy.as_str(),
+            notes: answer.notes.clone(),
+            full_text: request.include_full_text.then(|| answer.text()),
+        })
+    }
+}
