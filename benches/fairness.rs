@@ -54,6 +54,7 @@ async fn measure(config: &Config) -> Result<(), Failure> {
     let one: Tenant = "one at a time".into();
     // The first few learn what steps cost, and leave the common beginning of prompts behind.
     bench.one_at_a_time(&one, 0, 8).await?;
+    println!("{ITEMS} items on an idle server, then {ITEMS} beside a flood of {FLOOD}");
     let idle = bench.one_at_a_time(&one, 1_000, ITEMS).await?;
     let flood = bench.flood(&"flood".into())?;
     let mut beside = bench.one_at_a_time(&one, 2_000, ITEMS).await?;

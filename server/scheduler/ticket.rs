@@ -96,6 +96,15 @@ impl Ticket {
 
     /// The next event; `None` after the last. Safe to drop.
     pub async fn next(&mut self) -> Option<Event> {
+        let event = self.any().await;
+        if let Some(Event::Ended(_) | Event::Failed(_)) = event {
+            // The queue may hold another end of the channel until the engine takes its next job.
+            self.events.close();
+        }
+        event
+    }
+
+    async fn any(&mut self) -> Option<Event> {
         while let Some(position) = &mut self.position {
             tokio::select! {
                 biased;
