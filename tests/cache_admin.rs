@@ -1,5 +1,7 @@
 //! The caches as those who run the server see, clear and warm them.
 
+use std::time::Duration;
+
 use code_explainer_client::proto::admin_service_client::AdminServiceClient;
 use code_explainer_client::proto::{
     CacheLevelStats, CacheStore, ClearCacheRequest, EmbedRequest, ExplainRequest,
@@ -9,6 +11,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::common::minilm;
+use crate::common::redis::RedisServer;
 use crate::common::server::TestServer;
 use crate::common::stream::{TestStream, item};
 
@@ -97,6 +100,40 @@ async fn embeddings_are_a_level() {
     let left = [("entries".to_owned(), 0)];
     let told = vectors.evictions.into_iter().map(|e| (e.cause, e.count));
     assert!(told.eq(left));
+}
+
+#[tokio::test]
+async fn redis_is_a_level_that_is_told_and_cleared() {
+    let redis = tokio::task::spawn_blocking(RedisServer::start).await;
+    let redis = redis.expect("a Redis");
+    let url = redis.url();
+    let flags = ["--redis-url", &url, "--redis-timeout", "2s"];
+    let (server, _) = TestServer::fake(&flags).await;
+    let mut admin = admin(&server).await;
+    let stored = ["x = 1", "y = 1"].map(|code| item("i", code));
+    ask(&server, stored.into()).await;
+    // The writes are behind the answers.
+    let cleared = async {
+        let mut cleared = 0;
+        while cleared < 2 {
+            let request = ClearCacheRequest {
+                stores: vec![CacheStore::Redis.into()],
+                strategy: "van*".into(),
+                ..ClearCacheRequest::default()
+            };
+            let levels = admin.clear_cache(request).await.expect("cleared");
+            let levels = levels.into_inner().levels;
+            assert_eq!((levels.len(), levels[0].store()), (1, CacheStore::Redis));
+            assert_eq!(levels[0].error, "");
+            cleared += levels[0].entries;
+        }
+        cleared
+    };
+    let cleared = tokio::time::timeout(Duration::from_secs(60), cleared).await;
+    assert_eq!(cleared.expect("both were stored"), 2);
+    let level = level(&mut admin, CacheStore::Redis).await.expect("it");
+    assert_eq!((level.hits, level.misses, level.errors), (0, 2, 0));
+    assert!(level.mean_access_us > Some(0.0) && level.bytes > Some(0));
 }
 
 #[tokio::test]
