@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # How long `make fuzz` fuzzes, in seconds for each target.
 SECONDS ?= 60
+# How long `make soak` lasts.
+SOAK_SECONDS ?= 600
 # The name that `make image` gives.
 IMAGE ?= code-explainer:dev
 
@@ -14,7 +16,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-engine bench-fairness bench-peers bench-quality fuzz image reference check-cuda clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-engine bench-fairness bench-peers bench-quality fuzz soak image reference check-cuda clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +69,9 @@ bench-quality: setup-run ## what each precision costs in quality, beside llama.c
 
 fuzz: setup-run ## fuzz the readers of model files; SECONDS=60
 	@scripts/fuzz.sh $(SECONDS)
+
+soak: setup-run ## bad and good clients for ten minutes, memory flat from the second minute on; SOAK_SECONDS=600
+	@scripts/soak.sh $(SOAK_SECONDS)
 
 image: ## build the container image with docker, podman or buildah; IMAGE=name:tag
 	@scripts/image.sh $(IMAGE)

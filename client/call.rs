@@ -11,8 +11,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use crate::proto::{
-    Cancel, ExplainResponse, ExplainStreamRequest, ExplainStreamResponse, explain_response,
-    explain_stream_request, explain_stream_response,
+    Cancel, ExplainResponse, ExplainStreamRequest, ExplainStreamResponse, GoAway, Open, Received,
+    Session, explain_response, explain_stream_request, explain_stream_response,
 };
 use crate::{Client, Error, Event, Item};
 
@@ -167,6 +167,24 @@ impl ItemSender {
         .await
     }
 
+    /// Says how the stream is to be served; before anything else.
+    pub(crate) fn open(&self, open: Open) {
+        self.try_send(explain_stream_request::Request::Open(open));
+    }
+
+    /// Says that answers are here, where there is room: it is no loss if it is not said.
+    pub(crate) fn received(&self, ids: Vec<String>) {
+        self.try_send(explain_stream_request::Request::Received(Received { ids }));
+    }
+
+    fn try_send(&self, request: explain_stream_request::Request) {
+        let request = ExplainStreamRequest {
+            request: Some(request),
+        };
+        // A stream that has ended says so as an event.
+        let _ = self.requests.try_send(request);
+    }
+
     async fn send(&self, request: explain_stream_request::Request) -> Result<(), Error> {
         let request = ExplainStreamRequest {
             request: Some(request),
@@ -200,12 +218,33 @@ enum State {
     Ended,
 }
 
-impl Stream for EventReceiver {
-    type Item = Result<ItemEvent, Error>;
+/// What a stream says.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Of an item.
+    Item(ItemEvent),
+    /// Of itself.
+    Stream(Notice),
+}
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+/// What a stream says of itself.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// The terms on which it is served.
+    Session(Session),
+    /// It takes no more items.
+    GoAway(GoAway),
+    /// Something that needs nothing done.
+    Other,
+}
+
+impl EventReceiver {
+    pub(crate) fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Message, Error>>> {
         loop {
-            let event = match &mut self.state {
+            let message = match &mut self.state {
                 State::Opening(call) => match ready!(Pin::new(call).poll(cx)) {
                     Ok(Ok(response)) => {
                         self.state = State::Open(Box::new(response.into_inner()));
@@ -216,7 +255,7 @@ impl Stream for EventReceiver {
                     Err(_) => Err(Error::Closed),
                 },
                 State::Open(events) => match ready!(events.poll_next_unpin(cx)) {
-                    Some(Ok(response)) => item_event(response),
+                    Some(Ok(response)) => message(response),
                     Some(Err(status)) => Err(Error::from_status(&self.address, &status)),
                     None => {
                         self.state = State::Ended;
@@ -225,10 +264,25 @@ impl Stream for EventReceiver {
                 },
                 State::Ended => return Poll::Ready(None),
             };
-            if event.is_err() {
+            if message.is_err() {
                 self.state = State::Ended;
             }
-            return Poll::Ready(Some(event));
+            return Poll::Ready(Some(message));
+        }
+    }
+}
+
+impl Stream for EventReceiver {
+    type Item = Result<ItemEvent, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match ready!(self.poll_message(cx)) {
+                Some(Ok(Message::Item(event))) => return Poll::Ready(Some(Ok(event))),
+                Some(Ok(Message::Stream(_))) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
         }
     }
 }
@@ -241,19 +295,23 @@ impl Drop for EventReceiver {
     }
 }
 
-fn item_event(response: ExplainStreamResponse) -> Result<ItemEvent, Error> {
+fn message(response: ExplainStreamResponse) -> Result<Message, Error> {
+    use explain_stream_response::Event as Wire;
     let event = match response
         .event
         .ok_or(Error::Contract("an event without content"))?
     {
-        explain_stream_response::Event::Accepted(event) => Ok(Event::Accepted(event.into())),
-        explain_stream_response::Event::Queued(event) => Ok(Event::Queued(event.queue_position)),
-        explain_stream_response::Event::Delta(event) => Ok(Event::Delta(event.into())),
-        explain_stream_response::Event::Done(event) => Ok(Event::Done(event.into())),
-        explain_stream_response::Event::Error(error) => Err(error.into()),
+        Wire::Accepted(event) => Ok(Event::Accepted(event.into())),
+        Wire::Queued(event) => Ok(Event::Queued(event.queue_position)),
+        Wire::Delta(event) => Ok(Event::Delta(event.into())),
+        Wire::Done(event) => Ok(Event::Done(event.into())),
+        Wire::Error(error) => Err(error.into()),
+        Wire::Session(session) => return Ok(Message::Stream(Notice::Session(session))),
+        Wire::GoAway(go_away) => return Ok(Message::Stream(Notice::GoAway(go_away))),
+        Wire::Progress(_) | Wire::Credit(_) => return Ok(Message::Stream(Notice::Other)),
     };
-    Ok(ItemEvent {
+    Ok(Message::Item(ItemEvent {
         id: response.id,
         event,
-    })
+    }))
 }

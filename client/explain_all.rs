@@ -22,6 +22,8 @@ pub struct Window {
     pub size: Option<usize>,
     /// When failed items and broken streams are tried again.
     pub retry: Retry,
+    /// Streams that the items are spread over. `None`: one. More help where a load balancer shares out streams.
+    pub streams: Option<u16>,
 }
 
 /// Something that happened to an item.
@@ -69,15 +71,17 @@ pub struct Answer {
 }
 
 impl Client {
-    /// Explains items over one stream with a bounded number in flight, and sees to it that each gets
+    /// Explains items over one stream, or several, with a bounded number in flight, and sees to it that each gets
     /// one answer:
     ///
     /// - An item that fails in a way that may pass is sent again, after the delay that the server asks
     ///   for, up to [`Retry::tries`] times.
-    /// - A stream that breaks is opened again for the items that have no answer. An item that is sampled
-    ///   and has no seed is given one, so that a second try says the same.
-    /// - When a server is shutting down (it fails items with `UNAVAILABLE`), what is in flight is let
-    ///   finish and the rest goes to a new stream, so that a load balancer can send it elsewhere.
+    /// - A stream that breaks is opened again and gone on with where it was, if the server still has it;
+    ///   otherwise the items that have no answer are sent again. An item that is sampled and has no seed
+    ///   is given one, so that a second try says the same, and no text is delivered twice.
+    /// - When a server asks to go away, because the stream is old or the server shuts down (or fails
+    ///   items with `UNAVAILABLE`), what runs is let finish and the rest goes to a new stream at once,
+    ///   so that a load balancer can send it elsewhere.
     ///
     /// Items are taken as there is room for them. Their ids are for the caller alone: they may be
     /// empty, equal or long, since the stream uses ids of its own.

@@ -132,6 +132,7 @@ impl From<Item> for proto::ExplainRequest {
             priority: priority.unwrap_or_default().into(),
             timeout: options.timeout.map(timeout),
             on_deadline: on_deadline.into(),
+            replaces: String::new(),
             cache_mode: options.cache_mode.into(),
             replay: options.replay.into(),
         }

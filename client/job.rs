@@ -1,19 +1,23 @@
 //! What the driver keeps: an item on its way, and the call that it is on.
 
-use std::future::pending;
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::time::timeout;
 
+use crate::call::Message;
+use crate::proto::Have;
 use crate::retry::random_seed;
 use crate::transcript::Transcript;
-use crate::{
-    Accepted, Answer, Done, Error, EventReceiver, Item, ItemEvent, ItemSender, Progress, Step,
-};
+use crate::{Accepted, Answer, Done, Error, EventReceiver, Item, ItemSender, Progress, Step};
 
 /// How long a finished stream is given to end properly.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Answers that the server keeps until it is told that they are here.
+const RECEIVED: usize = 32;
 
 /// An item on its way.
 pub(crate) struct Job {
@@ -25,6 +29,10 @@ pub(crate) struct Job {
     /// How often it was sent.
     pub(crate) tried: u32,
     pub(crate) accepted: Option<Accepted>,
+    /// The call that it is on, or was.
+    pub(crate) call: u64,
+    /// The current try has been accepted.
+    pub(crate) is_accepted: bool,
     pub(crate) transcript: Transcript,
 }
 
@@ -42,7 +50,26 @@ impl Job {
             item,
             tried: 0,
             accepted: None,
+            call: 0,
+            is_accepted: false,
             transcript: Transcript::default(),
+        }
+    }
+
+    /// Another try begins, on this call.
+    pub(crate) fn begin(&mut self, call: u64) {
+        self.tried += 1;
+        self.call = call;
+        self.is_accepted = false;
+        self.transcript.begin();
+    }
+
+    /// What there is of the current try.
+    pub(crate) fn have(&self) -> Have {
+        Have {
+            id: self.item.id.clone(),
+            accepted: self.is_accepted,
+            next_sequence: self.transcript.expected(),
         }
     }
 
@@ -80,29 +107,66 @@ impl Job {
 
 /// One stream to the server.
 pub(crate) struct Call {
+    pub(crate) key: u64,
     pub(crate) sender: ItemSender,
     receiver: EventReceiver,
-    /// Whether the server has said anything.
+    /// Whether the server has said anything of an item.
     pub(crate) heard: bool,
-    /// The server is shutting down: send nothing more.
+    /// The server is shutting down, or the stream is old: send nothing more.
     pub(crate) leaving: bool,
+    /// The server is shutting down: another stream would come to the same one until it has let go of this one.
+    pub(crate) draining: bool,
+    /// Jobs on it.
+    pub(crate) jobs: usize,
+    /// By which it can be gone on with.
+    pub(crate) token: Option<String>,
+    /// Items that the server handed back, and whose errors say nothing new.
+    pub(crate) handed_back: HashSet<String>,
+    /// Items whose answers are here, and of which the server need keep nothing.
+    received: Vec<String>,
 }
 
 impl Call {
-    pub(crate) fn new(sender: ItemSender, receiver: EventReceiver) -> Self {
+    pub(crate) fn new(key: u64, sender: ItemSender, receiver: EventReceiver) -> Self {
         Self {
+            key,
             sender,
             receiver,
             heard: false,
             leaving: false,
+            draining: false,
+            jobs: 0,
+            token: None,
+            handed_back: HashSet::new(),
+            received: Vec::new(),
         }
     }
 
-    /// The next event of a call, if there is a call.
-    pub(crate) async fn event(call: &mut Option<Self>) -> Option<Result<ItemEvent, Error>> {
-        match call {
-            Some(call) => call.receiver.next().await,
-            None => pending().await,
+    /// The next message of any call, if there is a call. `None`: the call has ended.
+    pub(crate) async fn any(calls: &mut [Self]) -> (u64, Option<Result<Message, Error>>) {
+        if !calls.is_empty() {
+            // So that none is heard before the others again and again.
+            calls.rotate_left(1);
+        }
+        poll_fn(|context| {
+            for call in calls.iter_mut() {
+                if let Poll::Ready(message) = call.receiver.poll_message(context) {
+                    return Poll::Ready((call.key, message));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// An item is answered. The server is told now and then.
+    pub(crate) fn answered(&mut self, id: String) {
+        if self.token.is_none() {
+            return;
+        }
+        self.received.push(id);
+        if self.received.len() >= RECEIVED {
+            self.sender.received(std::mem::take(&mut self.received));
         }
     }
 

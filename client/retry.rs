@@ -14,6 +14,8 @@ pub struct Retry {
     pub max_delay: Duration,
     /// The longest wait that the client accepts from the server.
     pub max_server_delay: Duration,
+    /// How long a server that was there and is gone is waited for, beyond `tries`, as long as it takes to restart it.
+    pub patience: Duration,
 }
 
 impl Default for Retry {
@@ -23,6 +25,7 @@ impl Default for Retry {
             first_delay: Duration::from_millis(200),
             max_delay: Duration::from_secs(5),
             max_server_delay: Duration::from_secs(60),
+            patience: Duration::ZERO,
         }
     }
 }
@@ -78,6 +81,7 @@ mod tests {
             first_delay: SECOND,
             max_delay: SECOND * 4,
             max_server_delay: SECOND * 9,
+            patience: Duration::ZERO,
         }
     }
 

@@ -34,6 +34,11 @@ impl Transcript {
         self.expected = 0;
     }
 
+    /// The number of the delta that the current try says next.
+    pub(crate) fn expected(&self) -> u64 {
+        self.expected
+    }
+
     /// The current try said more.
     pub(crate) fn hear(&mut self, delta: Delta) -> Result<Delivery, Error> {
         if delta.sequence != self.expected {

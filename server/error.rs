@@ -40,6 +40,17 @@ pub enum Error {
     /// The item was to be answered from the caches alone.
     #[error("no cache has the answer, and cache_mode forbids to compute it")]
     NotCached,
+    /// The stream's items in flight have as much code as they may.
+    #[error(
+        "the items in flight on the stream have {limit} bytes of code, which is the limit; wait for an answer first"
+    )]
+    StreamBytesFull {
+        /// Bytes of code that a stream's items may have.
+        limit: usize,
+    },
+    /// The stream takes no more items.
+    #[error("the stream is ending; open another one")]
+    Retiring,
     /// The model is not ready yet.
     #[error("the model is loading; try again soon")]
     Loading,
@@ -92,9 +103,10 @@ impl Error {
             Self::NotCached => Code::NotFound,
             Self::QueueFull { .. }
             | Self::StreamFull { .. }
+            | Self::StreamBytesFull { .. }
             | Self::SlowReader { .. }
             | Self::OutOfMemory => Code::ResourceExhausted,
-            Self::Loading | Self::ShuttingDown | Self::Wedged => Code::Unavailable,
+            Self::Loading | Self::ShuttingDown | Self::Wedged | Self::Retiring => Code::Unavailable,
             Self::NoEmbeddings(_) => Code::FailedPrecondition,
             Self::Cancelled(_) => Code::Cancelled,
             Self::Deadline => Code::DeadlineExceeded,
@@ -110,6 +122,8 @@ impl Error {
             Self::QueueFull { .. } => "queue_full",
             Self::StreamFull { .. } => "stream_full",
             Self::NotCached => "not_cached",
+            Self::StreamBytesFull { .. } => "stream_bytes_full",
+            Self::Retiring => "retiring",
             Self::Loading => "loading",
             Self::ShuttingDown => "shutting_down",
             Self::Cancelled(_) => "cancelled",
@@ -127,14 +141,16 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry, .. } => Some(*retry),
-            Self::StreamFull { .. } => Some(Duration::from_millis(100)),
+            Self::StreamFull { .. } | Self::StreamBytesFull { .. } => {
+                Some(Duration::from_millis(100))
+            }
             Self::Loading
             | Self::OutOfMemory
             | Self::Engine
             | Self::Wedged
             | Self::SlowReader { .. } => Some(Duration::from_secs(1)),
             // Another replica takes it at once.
-            Self::ShuttingDown => Some(Duration::ZERO),
+            Self::ShuttingDown | Self::Retiring => Some(Duration::ZERO),
             Self::Invalid { .. }
             | Self::DuplicateId(_)
             | Self::NotCached
@@ -153,6 +169,8 @@ impl Error {
             Self::QueueFull { .. }
             | Self::StreamFull { .. }
             | Self::NotCached
+            | Self::StreamBytesFull { .. }
+            | Self::Retiring
             | Self::Loading
             | Self::ShuttingDown
             | Self::Cancelled(_)
@@ -163,6 +181,21 @@ impl Error {
             | Self::NoEmbeddings(_)
             | Self::Wedged
             | Self::Internal => "",
+        }
+    }
+}
+
+/// A stream that ends hands items back, which is no wish of the client's.
+impl From<CancelReason> for Error {
+    fn from(reason: CancelReason) -> Self {
+        match reason {
+            CancelReason::Retired => Self::Retiring,
+            CancelReason::Asked
+            | CancelReason::ClientGone
+            | CancelReason::Superseded
+            | CancelReason::Deadline
+            | CancelReason::SlowReader
+            | CancelReason::Shutdown => Self::Cancelled(reason),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`config`]: what an operator can set.
 //! - [`api`]: gRPC and HTTP; the wire's types end there.
 //! - [`request`]: a request that is known to be good. [`identity`]: who it is for.
+//! - [`session`]: what is behind a stream of items.
 //! - [`explain`]: one item from its request to its last event.
 //! - [`prompt`]: from a snippet to a prompt. [`text`]: from a prompt to tokens, and from tokens back to text.
 //! - [`embed`]: texts to vectors, by a model and a cache of their own. [`disk`]: databases in files.
@@ -34,6 +35,7 @@ pub mod quantize;
 pub mod request;
 pub mod run;
 pub mod scheduler;
+pub mod session;
 pub mod status;
 pub mod telemetry;
 pub mod text;

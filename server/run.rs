@@ -20,6 +20,7 @@ use crate::explain::{Explainer, InFlight, Snippets};
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, together};
 use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
+use crate::session::Sessions;
 use crate::status::{Phase, ServerStatus};
 use crate::telemetry::Traces;
 
@@ -93,7 +94,8 @@ pub async fn run(
         status: status.clone(),
         request: config.request,
         stream_items: config.stream_items,
-        slow_reader_timeout: config.stream.slow_reader_timeout,
+        stream: config.stream.clone(),
+        sessions: Sessions::new(config.stream.resume),
         replica: config.replica.as_str().into(),
         cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
         embedder: embedder.clone(),

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use code_explainer_client::{
-    Answer, Client, Code, Error, Item, Progress as ItemProgress, Step, Window,
+    Answer, Client, Code, Error, Item, Progress as ItemProgress, Retry, Step, Window,
 };
 
 use super::args::BatchArgs;
@@ -21,6 +21,9 @@ use super::record::{Name, Record};
 use super::session::Session;
 use super::terminal::Terminal;
 use super::walk::{self, Found};
+
+/// A server that is restarted is waited for this long: it loads its model first.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Files that could not be read and are not recorded yet, at most; then reading waits.
 const UNREADABLE_BACKLOG: usize = 16;
@@ -124,6 +127,10 @@ impl Batch<'_> {
 
         let window = Window {
             size: args.window.map(usize::from),
+            retry: Retry {
+                patience: PATIENCE,
+                ..Retry::default()
+            },
             ..Window::default()
         };
         let mut session = Session::new(client.explain_all(items, window));

@@ -18,6 +18,7 @@ fn window() -> Window {
     Window {
         size: None,
         retry: at_once(),
+        streams: None,
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 
 use crate::api::Shared;
 use crate::error::Error;
-use crate::explain::{Call, Cancel, Done, EventKind, Outlet};
+use crate::explain::{Call, Cancel, Done, EventKind, Outlet, Record};
 use crate::identity::Identity;
 use crate::metrics::Outcome;
 use crate::proto::{ExplainRequest, WarmCacheRequest, WarmCacheResponse, WarmOutcome};
@@ -110,7 +110,7 @@ async fn explain(
         .and_then(|e| Ok((e, ValidRequest::new(item, &shared.request)?)));
     let (explainer, request) = valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
     let kept = request.reproducible && shared.cache.enabled();
-    let (out, mut events) = Outlet::new(EVENTS, shared.slow_reader_timeout);
+    let (out, mut events) = Outlet::new(EVENTS, shared.stream.slow_reader_timeout);
     let running = async move {
         let call = Call {
             out: &out,
@@ -118,8 +118,9 @@ async fn explain(
             parent: &TraceParent::default(),
             identity,
             deadline: None,
+            record: &Record::default(),
         };
-        explainer.run(request, call, || {}).await;
+        explainer.run(request, call, |_, _| true).await;
     };
     let reading = async {
         let mut last = Err(Error::Internal);
@@ -127,7 +128,7 @@ async fn explain(
             match event.kind {
                 EventKind::Done(done) => last = Ok(done),
                 EventKind::Failed(error) => last = Err(error),
-                EventKind::Accepted(_) | EventKind::Queued(_) | EventKind::Delta { .. } => {}
+                _ => {}
             }
         }
         last

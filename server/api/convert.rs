@@ -7,7 +7,9 @@ use tonic::Status;
 use crate::api::Shared;
 use crate::cache::{FinishReason, Level};
 use crate::error::Error;
-use crate::explain::{Accepted, Done, Ending, EventKind, ItemEvent};
+use crate::explain::{
+    Accepted, Credit, Done, Ending, EventKind, GoAway, GoAwayReason, ItemEvent, Opened, Progress,
+};
 use crate::proto::{self, explain_response, explain_stream_response};
 
 /// An event of a single call; a failure is the call's status.
@@ -22,6 +24,11 @@ pub(super) fn response(
         EventKind::Delta { text, sequence } => Event::Delta(proto::Delta { text, sequence }),
         EventKind::Done(d) => Event::Done(done(*d, shared)),
         EventKind::Failed(error) => return Err(error.into()),
+        // Of a stream, which this is not.
+        EventKind::Opened(_)
+        | EventKind::Credit(_)
+        | EventKind::Progress(_)
+        | EventKind::GoAway(_) => return Err(Error::Internal.into()),
     };
     Ok(proto::ExplainResponse {
         id: event.id.to_string(),
@@ -38,11 +45,61 @@ pub(super) fn stream_response(event: ItemEvent, shared: &Shared) -> proto::Expla
         EventKind::Delta { text, sequence } => Event::Delta(proto::Delta { text, sequence }),
         EventKind::Done(d) => Event::Done(done(*d, shared)),
         EventKind::Failed(e) => Event::Error(item_error(&e)),
+        EventKind::Opened(opened) => Event::Session(session(*opened)),
+        EventKind::Credit(more) => Event::Credit(credit(more)),
+        EventKind::Progress(p) => Event::Progress(progress(&p)),
+        EventKind::GoAway(leave) => Event::GoAway(go_away(*leave)),
     };
     proto::ExplainStreamResponse {
         id: event.id.to_string(),
         event: Some(kind),
     }
+}
+
+fn session(opened: Opened) -> proto::Session {
+    proto::Session {
+        resume_token: opened.token,
+        resume_ttl: duration(opened.ttl),
+        resumed: opened.resumed,
+        unknown: opened.unknown,
+        credit: Some(credit(opened.credit)),
+    }
+}
+
+fn credit(credit: Credit) -> proto::Credit {
+    proto::Credit {
+        items: credit.items as u64,
+        code_bytes: credit.code_bytes as u64,
+    }
+}
+
+fn progress(progress: &Progress) -> proto::Progress {
+    proto::Progress {
+        done: progress.done,
+        failed: progress.failed,
+        cancelled: progress.cancelled,
+        queued: progress.queued,
+        running: progress.running,
+        items_per_second: progress.items_per_second,
+        tokens_per_second: progress.tokens_per_second,
+        eta: progress.eta.and_then(duration),
+    }
+}
+
+fn go_away(leave: GoAway) -> proto::GoAway {
+    let reason = match leave.reason {
+        GoAwayReason::Age => proto::GoAwayReason::Age,
+        GoAwayReason::Drain => proto::GoAwayReason::Drain,
+    };
+    proto::GoAway {
+        reason: reason.into(),
+        not_started: leave.not_started,
+        reconnect_after: duration(leave.reconnect_after),
+    }
+}
+
+fn duration(time: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(time).ok()
 }
 
 fn accepted(accepted: Accepted) -> proto::Accepted {
@@ -109,7 +166,7 @@ fn item_error(error: &Error) -> proto::ItemError {
         code: error.code().into(),
         message: error.to_string(),
         retryable: delay.is_some(),
-        retry_delay: delay.and_then(|d| prost_types::Duration::try_from(d).ok()),
+        retry_delay: delay.and_then(duration),
         field: error.field().into(),
     }
 }

@@ -1,6 +1,6 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
-//! - `explain`: the bidirectional stream and the single call.
+//! - `explain`: the single call, and the door to the bidirectional `stream`.
 //! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
 //! - `model`, `admin`: what is served, and how it fares; `admin_cache`, `admin_clear`, `admin_warm`: the caches.
@@ -15,6 +15,7 @@ mod embed;
 mod explain;
 pub mod http;
 mod model;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::cache::Cache;
+use crate::config::StreamOptions;
 use crate::embed::Embedder;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -36,6 +38,7 @@ use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::explain_service_server::ExplainServiceServer;
 use crate::proto::model_service_server::ModelServiceServer;
 use crate::request::RequestLimits;
+use crate::session::Sessions;
 use crate::status::{ServerStatus, State};
 
 /// Services whose health is told, and the server as a whole.
@@ -54,8 +57,10 @@ pub struct Shared {
     pub request: RequestLimits,
     /// Items in flight on a stream at most.
     pub stream_items: usize,
-    /// An item that finds no room for its next event for as long as this is shed.
-    pub slow_reader_timeout: Duration,
+    /// How streams are served.
+    pub stream: StreamOptions,
+    /// Streams that can be resumed.
+    pub sessions: Sessions,
     /// This server's name.
     pub replica: Arc<str>,
     /// The explanation cache.

@@ -385,7 +385,7 @@ impl ServeArgs {
             },
             shutdown_grace: scheduling.grace()?,
             stream_items: limits.stream_items,
-            stream: streams.validate()?,
+            stream: streams.validate(limits.max_code_bytes)?,
             request: RequestLimits {
                 code_bytes: limits.max_code_bytes,
                 max_new_tokens: limits.max_new_tokens,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::session::ResumeOptions;
+
 /// How streams are served; every value is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamOptions {
@@ -11,6 +13,12 @@ pub struct StreamOptions {
     pub slow_reader_timeout: Duration,
     /// Items that ask for the same answer at the same time share one generation.
     pub single_flight: bool,
+    /// Code of a stream's items in flight, in bytes.
+    pub code_bytes: usize,
+    /// When a stream is to end; zero: never.
+    pub max_age: Duration,
+    /// What outlives a lost connection.
+    pub resume: ResumeOptions,
 }
 
 #[derive(Debug, Args)]
@@ -26,6 +34,34 @@ pub(super) struct StreamArgs {
     /// said and then go along. off: for measurements of the engine
     #[arg(long, env = "CODE_EXPLAINER_SINGLE_FLIGHT", default_value = "on")]
     single_flight: SingleFlight,
+
+    /// Code of the items in flight on one stream at most, in bytes; at least --max-code-bytes
+    #[arg(long, env = "CODE_EXPLAINER_STREAM_CODE_BYTES", value_name = "N")]
+    #[arg(default_value_t = 16 << 20)]
+    stream_code_bytes: usize,
+
+    /// Ask clients to open another stream after about this long (a tenth more or less, so that they do not all come at
+    /// once), so that a load balancer can share them out again. Only clients that sent `open` are asked. 0s: never
+    #[arg(long, env = "CODE_EXPLAINER_MAX_STREAM_AGE", value_name = "TIME")]
+    #[arg(default_value = "1h")]
+    max_stream_age: humantime::Duration,
+
+    /// After its connection is lost, keep a resumable stream's items for this long, running and finished, for its client
+    /// to come back. 0s: not at all
+    #[arg(long, env = "CODE_EXPLAINER_RESUME_TTL", value_name = "TIME")]
+    #[arg(default_value = "60s")]
+    resume_ttl: humantime::Duration,
+
+    /// Resumable streams at most; more are served, but cannot be resumed: their clients send again what they miss
+    #[arg(long, env = "CODE_EXPLAINER_RESUME_SESSIONS", value_name = "N")]
+    #[arg(default_value_t = 256)]
+    resume_sessions: usize,
+
+    /// Finished answers that are kept for a resumable stream, in bytes. Beyond that the oldest are forgotten, and sent
+    /// again if their client asks for them
+    #[arg(long, env = "CODE_EXPLAINER_RESUME_BYTES", value_name = "N")]
+    #[arg(default_value_t = 1 << 20)]
+    resume_bytes: usize,
 }
 
 /// Whether the same question in flight is answered once.
@@ -39,12 +75,37 @@ enum SingleFlight {
 
 impl StreamArgs {
     /// What one value alone cannot tell.
-    pub(super) fn validate(self) -> Result<StreamOptions, String> {
+    pub(super) fn validate(self, max_code_bytes: usize) -> Result<StreamOptions, String> {
         let slow_reader_timeout = Duration::from(self.slow_reader_timeout);
         if slow_reader_timeout.is_zero() {
             return Err("--slow-reader-timeout is 0s, expected more".into());
         }
+        let code_bytes = self.stream_code_bytes;
+        if code_bytes < max_code_bytes || code_bytes > 1 << 40 {
+            return Err(format!(
+                "--stream-code-bytes is {code_bytes}, expected {max_code_bytes} (--max-code-bytes) to {}",
+                1_u64 << 40
+            ));
+        }
+        for (flag, value) in [
+            ("resume-sessions", self.resume_sessions),
+            ("resume-bytes", self.resume_bytes),
+        ] {
+            if value == 0 || value > 1 << 32 {
+                return Err(format!(
+                    "--{flag} is {value}, expected 1 to {}",
+                    1_u64 << 32
+                ));
+            }
+        }
         Ok(StreamOptions {
+            code_bytes,
+            max_age: self.max_stream_age.into(),
+            resume: ResumeOptions {
+                ttl: self.resume_ttl.into(),
+                sessions: self.resume_sessions,
+                bytes: self.resume_bytes,
+            },
             slow_reader_timeout,
             single_flight: self.single_flight == SingleFlight::On,
         })

@@ -20,17 +20,20 @@ pub enum CancelReason {
     SlowReader,
     /// The server stopped.
     Shutdown,
+    /// No engine had begun it when its stream was retired; the client sends it again on another one.
+    Retired,
 }
 
 impl CancelReason {
     /// All of them, as they are counted.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Asked,
         Self::ClientGone,
         Self::Superseded,
         Self::Deadline,
         Self::SlowReader,
         Self::Shutdown,
+        Self::Retired,
     ];
 
     /// Its name in metrics.
@@ -42,6 +45,7 @@ impl CancelReason {
             Self::Deadline => "deadline",
             Self::SlowReader => "slow_reader",
             Self::Shutdown => "shutdown",
+            Self::Retired => "retired",
         }
     }
 }
@@ -56,6 +60,7 @@ impl fmt::Display for CancelReason {
             Self::Deadline => "cancelled: its time was up",
             Self::SlowReader => "cancelled: the client did not read",
             Self::Shutdown => "cancelled: the server stops",
+            Self::Retired => "cancelled: the stream is ending",
         })
     }
 }

@@ -33,6 +33,14 @@ pub enum EventKind {
     Done(Box<Done>),
     /// It failed.
     Failed(Error),
+    /// Of the stream, without an id: it is served on these terms.
+    Opened(Box<Opened>),
+    /// Of the stream: more may be sent.
+    Credit(Credit),
+    /// Of the stream: how its items fare.
+    Progress(Progress),
+    /// Of the stream: it takes no more items.
+    GoAway(Box<GoAway>),
 }
 
 /// An item that was valid.
@@ -86,4 +94,69 @@ pub struct Done {
     pub notes: Vec<String>,
     /// The answer, if asked for.
     pub full_text: Option<String>,
+}
+
+/// The terms on which a stream is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// By which it can be gone on with after its connection is lost; empty: it cannot.
+    pub token: String,
+    /// For how long after that.
+    pub ttl: Duration,
+    /// It goes on where it was.
+    pub resumed: bool,
+    /// Items that the client asked for and that are not there.
+    pub unknown: Vec<String>,
+    /// What may be sent.
+    pub credit: Credit,
+}
+
+/// What a client may send more than it has been told before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Credit {
+    /// Items.
+    pub items: usize,
+    /// Bytes of code.
+    pub code_bytes: usize,
+}
+
+/// How a stream's items fare.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Answered.
+    pub done: u64,
+    /// Failed or refused.
+    pub failed: u64,
+    /// Cancelled.
+    pub cancelled: u64,
+    /// In flight, and not begun by an engine.
+    pub queued: u64,
+    /// In flight, and begun.
+    pub running: u64,
+    /// Items that end in a second.
+    pub items_per_second: f64,
+    /// Generated tokens of answered items in a second.
+    pub tokens_per_second: f64,
+    /// Until all that is known to come will have ended; `None`: nothing has ended lately.
+    pub eta: Option<Duration>,
+}
+
+/// The stream takes no more items; those that run are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoAway {
+    /// Why.
+    pub reason: GoAwayReason,
+    /// Items that no engine has begun. Each ends with a retryable error.
+    pub not_started: Vec<String>,
+    /// When to open another stream.
+    pub reconnect_after: Duration,
+}
+
+/// Why a stream takes no more items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoAwayReason {
+    /// It is old: another stream may go to a server with less to do.
+    Age,
+    /// The server is shutting down.
+    Drain,
 }

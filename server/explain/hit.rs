@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits, Timings};
-use crate::error::Error;
-use crate::explain::item::Item;
+use tokio::sync::watch;
+
+use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits};
+use crate::explain::item::About;
+use crate::explain::log::{AnswerLog, Writer};
 use crate::explain::prepare::Prepared;
-use crate::explain::{Accepted, Done, Ending, EventKind, Explainer, now};
-use crate::metrics::ItemTimes;
+use crate::explain::reader::Reader;
+use crate::explain::{Explainer, now};
 use crate::prompt::normal::Normalize;
 use crate::request::{CacheMode, Replay, ValidRequest};
 
@@ -90,61 +92,17 @@ impl Explainer {
     }
 }
 
-impl Item<'_> {
-    /// Tells an answer that is in memory.
-    pub(super) async fn replay(
-        &self,
-        request: &ValidRequest,
-        answer: &CachedAnswer,
-    ) -> Result<Done, Error> {
-        let accepted = now();
-        let language = Some(&answer.language).filter(|language| !language.is_empty());
-        self.tell(EventKind::Accepted(Accepted {
-            queue_position: 0,
-            language: language.cloned(),
-            prompt_tokens: answer.prompt_tokens as usize,
-            prompt: None,
-        }))
-        .await?;
-        let first_token = now().saturating_duration_since(accepted);
-        let (mut deltas, mut sequence) = (answer.deltas.iter(), 0);
-        while let Some(delta) = deltas.next() {
-            let room = self.room().await?;
-            let mut text = delta.text.clone();
-            if room.waited {
-                // Who reads slowly gets the rest at once.
-                text.extend(deltas.by_ref().map(|delta| delta.text.as_str()));
-            }
-            room.send(self.event(EventKind::Delta { text, sequence }));
-            sequence += 1;
-        }
-        let ended = now();
-        self.trace.part("replay", accepted, ended);
-        let tokens = i64::from(answer.generated_tokens);
-        self.trace.set("code_explainer.generated_tokens", tokens);
-        let times = ItemTimes {
-            total: ended.saturating_duration_since(self.received),
-            queue: std::time::Duration::ZERO,
-            first_token,
-        };
-        self.metrics.item_done(request.strategy, &times);
-        Ok(Done {
-            reason: Ending::Complete(answer.finish_reason),
-            prompt_tokens: answer.prompt_tokens as usize,
-            cached_tokens: answer.prompt_tokens as usize,
-            generated_tokens: answer.generated_tokens as usize,
-            timings: Timings {
-                decode: ended.saturating_duration_since(accepted),
-                ..Timings::default()
-            },
-            first_token,
-            largest_batch: 0,
-            level: Some(Level::Memory),
-            joined: false,
-            seed: request.sampling.seed,
-            strategy: request.strategy.as_str(),
-            notes: answer.notes.clone(),
-            full_text: request.include_full_text.then(|| answer.text()),
-        })
-    }
+/// An answer that is in memory, with a place at its beginning.
+pub(super) fn told_again(answer: &CachedAnswer) -> (Reader, About) {
+    let (log, reader) = watch::channel(AnswerLog::default());
+    let at = now();
+    Writer(log).replay(at, Level::Memory, answer);
+    let language = Some(&answer.language).filter(|language| !language.is_empty());
+    let about = About {
+        language: language.cloned(),
+        prompt_tokens: answer.prompt_tokens as usize,
+        prompt: None,
+        notes: answer.notes.clone(),
+    };
+    (Reader::new(reader, at, false), about)
 }

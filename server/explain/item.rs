@@ -7,20 +7,21 @@ use crate::cache::Timings;
 use crate::error::Error;
 use crate::explain::log::AnswerLog;
 use crate::explain::outlet::Room;
-use crate::explain::prepare::Prepared;
 use crate::explain::reader::{Next, Reader};
-use crate::explain::{Accepted, Done, Ending, EventKind, ItemEvent, Outlet, now, until};
-use crate::metrics::{ItemTimes, Metrics};
+use crate::explain::{
+    Accepted, CancelReason, Done, Ending, EventKind, ItemEvent, Outlet, Record, now, until,
+};
+use crate::metrics::{ItemTimes, Metrics, Outcome};
 use crate::request::{Replay, ValidRequest};
 use crate::telemetry::ItemTrace;
 
-/// How far an answer was read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Followed {
-    /// When the first text went out.
-    first_sent: Option<Instant>,
-    /// The item's time was up before the end.
-    cut: bool,
+/// What a client is told of an item beside its answer.
+pub(super) struct About {
+    pub(super) language: Option<String>,
+    pub(super) prompt_tokens: usize,
+    /// If asked for.
+    pub(super) prompt: Option<String>,
+    pub(super) notes: Vec<String>,
 }
 
 /// An item's way to its client.
@@ -29,99 +30,125 @@ pub(super) struct Item<'a> {
     pub(super) out: &'a Outlet,
     pub(super) trace: &'a ItemTrace,
     pub(super) metrics: &'a Metrics,
+    pub(super) record: &'a Record,
     pub(super) received: Instant,
 }
 
 impl Item<'_> {
-    /// Reads the answer to its end, or until its time is up, at the pace of the client.
+    /// Reads the answer to its end, or until its time is up, and sends it, at the pace of the client and over one
+    /// connection after another.
     pub(super) async fn follow(
         &self,
-        reader: &mut Reader,
+        mut reader: Reader,
         request: &ValidRequest,
-        prepared: &Prepared,
+        about: &About,
         deadline: Option<Instant>,
-    ) -> Result<Followed, Error> {
-        let (mut first_sent, mut sequence) = (None, 0);
+        leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
+    ) -> Result<(), Error> {
+        let mut generation = self.out.generation();
+        let (mut first_sent, mut ended, mut sequence) = (None, None, 0);
+        // Deltas that there were when its time was up.
+        let mut cut = None;
         loop {
-            let next = tokio::select! {
-                biased;
-                () = until(deadline) => {
-                    self.cut(reader, sequence).await?;
-                    return Ok(Followed { first_sent, cut: true });
-                }
-                next = reader.next() => next?,
+            let next = match cut {
+                Some(deltas) => reader.left(deltas),
+                None => tokio::select! {
+                    biased;
+                    () = until(deadline) => {
+                        cut = Some(what_there_is(&reader)?);
+                        continue;
+                    }
+                    next = reader.next(self.record) => next?,
+                },
             };
             if next == Next::End {
-                return Ok(Followed {
-                    first_sent,
-                    cut: false,
-                });
+                ended.get_or_insert_with(now);
             }
-            let paced = request.replay == Replay::Paced;
+            let paced = request.replay == Replay::Paced && cut.is_none();
             if paced && next == Next::Text {
                 let due = reader.due().unwrap_or_else(now);
-                tokio::time::sleep_until(due.into()).await;
+                tokio::select! {
+                    () = until(deadline) => continue,
+                    () = until(Some(due)) => {}
+                }
             }
             // What there is to say is taken when there is room for it, and not before: it does not queue.
             let room = self.room().await?;
+            if room.generation != generation {
+                generation = room.generation;
+                if let Some((has, read)) = self.record.rewind() {
+                    reader.rewind(has.accepted, read);
+                    sequence = has.deltas as u64;
+                }
+                continue;
+            }
             let kind = match next {
                 Next::Accepted(queue_position) => {
                     reader.told(queue_position);
-                    EventKind::Accepted(Accepted {
+                    let accepted = Accepted {
                         queue_position,
-                        language: prepared.language.clone(),
-                        prompt_tokens: prepared.tokens.len(),
-                        prompt: request.include_prompt.then(|| prepared.text.clone()),
-                    })
+                        language: about.language.clone(),
+                        prompt_tokens: about.prompt_tokens,
+                        prompt: about.prompt.clone(),
+                    };
+                    self.record.accepted(&accepted);
+                    EventKind::Accepted(accepted)
                 }
                 Next::Queued(position) => {
                     reader.told(position);
                     EventKind::Queued(position)
                 }
-                Next::Text | Next::End => {
+                Next::Text => {
                     first_sent.get_or_insert_with(now);
                     // Who comes late, or reads slowly, gets what was said so far at once.
-                    let all = !paced && (room.waited || reader.is_behind());
-                    let text = reader.text(all);
+                    let late = !paced && (room.waited || reader.is_behind());
+                    let text = reader.text(late || cut.is_some());
+                    self.record.delta(reader.position());
                     sequence += 1;
                     EventKind::Delta {
                         text,
                         sequence: sequence - 1,
                     }
                 }
+                Next::End => {
+                    let ended = ended.unwrap_or_else(now);
+                    let (done, times) =
+                        done(&reader, (first_sent, ended, cut.is_some()), request, about)?;
+                    let kind = EventKind::Done(Box::new(done));
+                    self.record.ended(Some(reader.kept(cut.is_some())), &kind);
+                    if !leave(generation, &kind) {
+                        continue;
+                    }
+                    self.count(&kind, &times, ended, request);
+                    self.send(room, kind);
+                    return Ok(());
+                }
             };
-            room.send(self.event(kind));
+            self.send(room, kind);
         }
     }
 
-    /// Sends an event as soon as there is room.
-    pub(super) async fn tell(&self, kind: EventKind) -> Result<(), Error> {
-        self.room().await?.send(self.event(kind));
-        Ok(())
-    }
-
-    pub(super) fn event(&self, kind: EventKind) -> ItemEvent {
-        ItemEvent {
-            id: self.id.clone(),
-            kind,
+    /// Sends the last event of an item that has failed, unless nobody is there to hear it.
+    pub(super) async fn fail(
+        &self,
+        error: Error,
+        leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
+    ) {
+        let kind = EventKind::Failed(error);
+        self.record.ended(None, &kind);
+        while let Some(room) = self.out.last_room().await {
+            if leave(room.generation, &kind) {
+                return self.send(room, kind);
+            }
         }
     }
 
-    /// Its time is up: what was said and not sent goes out. There must be something to keep.
-    async fn cut(&self, reader: &mut Reader, sequence: u64) -> Result<(), Error> {
-        if reader.look(|log| log.generated_tokens) == 0 {
-            return Err(Error::Deadline);
-        }
-        if let Some(text) = reader.rest() {
-            self.room().await?.send(ItemEvent {
-                id: self.id.clone(),
-                kind: EventKind::Delta { text, sequence },
-            });
-        }
-        Ok(())
+    fn send(&self, room: Room, kind: EventKind) {
+        let id = self.id.clone();
+        room.send(ItemEvent { id, kind });
     }
 
-    pub(super) async fn room(&self) -> Result<Room<'_>, Error> {
+    async fn room(&self) -> Result<Room, Error> {
         if let Some(room) = self.out.try_room() {
             return Ok(room);
         }
@@ -129,43 +156,9 @@ impl Item<'_> {
         self.out.room().await
     }
 
-    /// What the client is told at the end, from what the item saw of the answer: one that joined another's saw less.
-    pub(super) fn done(
-        &self,
-        reader: &Reader,
-        followed: Followed,
-        request: &ValidRequest,
-        prepared: &Prepared,
-    ) -> Result<Done, Error> {
-        let Followed { first_sent, cut } = followed;
-        let ended = now();
-        let (times, mut done) = reader.look(|log| {
-            let times = times(log, reader, first_sent, ended);
-            let done = Done {
-                reason: match &log.end {
-                    _ if cut => Ending::Deadline,
-                    Some(end) => Ending::Complete(end.clone()?),
-                    None => return Err(Error::Internal),
-                },
-                prompt_tokens: prepared.tokens.len(),
-                cached_tokens: match log.level {
-                    Some(_) => prepared.tokens.len(),
-                    None => log.started.map_or(0, |started| started.cached_tokens),
-                },
-                generated_tokens: log.generated_tokens,
-                timings: Timings::default(),
-                first_token: times.first_token,
-                largest_batch: log.largest_batch,
-                level: log.level,
-                joined: reader.joined || log.elsewhere,
-                seed: request.sampling.seed,
-                strategy: request.strategy.as_str(),
-                notes: prepared.notes.clone(),
-                full_text: request.include_full_text.then(|| log.text().to_owned()),
-            };
-            Ok::<_, Error>((times, done))
-        })?;
-        done.timings = times.timings;
+    /// Counts and traces an item that is answered.
+    fn count(&self, kind: &EventKind, times: &Times, ended: Instant, request: &ValidRequest) {
+        let EventKind::Done(done) = kind else { return };
         if done.level.is_some() {
             self.trace.part("replay", times.accepted, ended);
         } else {
@@ -187,8 +180,56 @@ impl Item<'_> {
             first_token: done.first_token,
         };
         self.metrics.item_done(request.strategy, &times);
-        Ok(done)
+        self.metrics.item_ended(Outcome::Done);
+        if done.reason == Ending::Deadline {
+            self.metrics.life.cancelled(CancelReason::Deadline);
+        }
     }
+}
+
+/// Its time is up: the deltas that it keeps. There must be a token, or text of another replica's.
+fn what_there_is(reader: &Reader) -> Result<usize, Error> {
+    reader.look(|log| match (log.generated_tokens, log.deltas()) {
+        (0, 0) => Err(Error::Deadline),
+        (_, deltas) => Ok(deltas),
+    })
+}
+
+/// What the client is told at the end, from what the item saw of the answer: one that joined another's saw less.
+fn done(
+    reader: &Reader,
+    (first_sent, ended, cut): (Option<Instant>, Instant, bool),
+    request: &ValidRequest,
+    about: &About,
+) -> Result<(Done, Times), Error> {
+    reader.look(|log| {
+        let times = times(log, reader, first_sent, ended);
+        let done = Done {
+            reason: match &log.end {
+                _ if cut => Ending::Deadline,
+                Some(end) => Ending::Complete(end.clone()?),
+                None => return Err(Error::Internal),
+            },
+            prompt_tokens: about.prompt_tokens,
+            cached_tokens: match log.level {
+                Some(_) => about.prompt_tokens,
+                None => log.started.map_or(0, |started| started.cached_tokens),
+            },
+            generated_tokens: log.generated_tokens,
+            timings: times.timings,
+            first_token: times.first_token,
+            largest_batch: log.largest_batch,
+            level: log.level,
+            joined: reader.joined || log.elsewhere,
+            seed: request.sampling.seed,
+            strategy: request.strategy.as_str(),
+            notes: about.notes.clone(),
+            full_text: request
+                .include_full_text
+                .then(|| log.between(0, reader.position()).to_owned()),
+        };
+        Ok((done, times))
+    })
 }
 
 /// When an item was accepted, and how long it took from there.

@@ -13,7 +13,7 @@ const LONGEST_PACE: Duration = Duration::from_secs(3600);
 /// An answer as it grows. What is in it stays, so that a reader needs no more than a place in it.
 ///
 /// Bounded by the answer: [`max_new_tokens`](crate::request::ValidRequest::max_new_tokens).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct AnswerLog {
     text: String,
     /// Where in `text` each delta ends, and when it came; of a replayed one, when it would come at its own pace.
@@ -64,6 +64,15 @@ impl AnswerLog {
 
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What it was when it had this many deltas.
+    pub(super) fn up_to(&self, deltas: usize) -> Self {
+        Self {
+            text: self.between(0, deltas).to_owned(),
+            ends: self.ends[..deltas].to_vec(),
+            ..self.clone()
+        }
     }
 
     /// When a delta came.

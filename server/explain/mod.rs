@@ -3,8 +3,9 @@
 //! - [`events`](ItemEvent): what is told of an item, and [`Outlet`]: the bounded way to who reads it.
 //! - `prepare`: from a request to a prompt, and to the key of its answer.
 //! - `log`: an answer as it grows. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
-//! - `hit`: an answer that is in memory, told without any of these.
+//! - `hit`: an answer that is in memory, told without a prompt or a flight.
 //! - `item`: what a reader finds, sent on at the client's pace.
+//! - [`Record`]: what a stream remembers of an item, to go on with it on another connection.
 //! - [`Cancel`]: how an item is given up, and why.
 
 mod cancel;
@@ -16,14 +17,19 @@ mod log;
 mod outlet;
 mod prepare;
 mod reader;
+mod record;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use cancel::{Cancel, CancelReason};
-pub use events::{Accepted, Done, Ending, EventKind, ItemEvent};
+pub use events::{
+    Accepted, Credit, Done, Ending, EventKind, GoAway, GoAwayReason, ItemEvent, Opened, Progress,
+};
 pub use hit::Snippets;
 pub use outlet::{Outlet, Room};
+pub use record::{Has, Record};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +46,8 @@ use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::telemetry::{TraceParent, Traces};
 use crate::text::Text;
 use flight::{Boarding, Flights, Plan};
-use item::Item;
+use hit::told_again;
+use item::{About, Item};
 
 /// Answers that are being generated, so that who asks for the same shares them. Starts empty.
 #[derive(Debug, Default)]
@@ -94,24 +101,28 @@ pub struct Call<'a> {
     pub identity: &'a Identity,
     /// When the call that it came with ends.
     pub deadline: Option<Instant>,
+    /// What its stream remembers of it.
+    pub record: &'a Record,
 }
 
 impl Explainer {
-    /// Works on an item until it has ended, was cancelled, or nobody listens any more. `before_last` is called when
-    /// only the last event is left to send: from then on the client may use the id again.
+    /// Works on an item until it has ended, was cancelled, or nobody listens any more. `leave` is asked when only the
+    /// last event is left to send, which is then sent at once: from then on the client may use the id again. It is given
+    /// the connection and the event, and says whether that is still the connection to send it on.
     pub async fn run(
         self: &Arc<Self>,
         request: ValidRequest,
         call: Call<'_>,
-        before_last: impl FnOnce(),
+        leave: impl Fn(u64, &EventKind) -> bool + Sync,
     ) {
         let id: Arc<str> = request.id.as_str().into();
         let trace = (self.traces).item(call.parent, &id, request.strategy.as_str());
         let item = Item {
-            id: id.clone(),
+            id,
             out: call.out,
             trace: &trace,
             metrics: &self.metrics,
+            record: call.record,
             received: now(),
         };
         let own = request.timeout.map(|time| item.received + time);
@@ -120,31 +131,30 @@ impl Explainer {
         let keep = request.keep_at_deadline;
         let result = tokio::select! {
             biased;
-            reason = call.cancel.cancelled() => Err(Error::Cancelled(reason)),
+            reason = call.cancel.cancelled() => Err(reason.into()),
             () = call.out.closed() => Err(Error::Cancelled(CancelReason::ClientGone)),
             () = self.closing.cancelled() => Err(Error::ShuttingDown),
             () = until(deadline.filter(|_| !keep)) => Err(Error::Deadline),
-            result = self.explain(&item, request, call.identity, deadline) => result,
+            result = self.explain(&item, request, call.identity, deadline, &leave) => result,
         };
-        let (outcome, label) = match &result {
-            Ok(_) => (Outcome::Done, None),
-            Err(error @ Error::Cancelled(_)) => (Outcome::Cancelled, Some(error.label())),
-            Err(error) => (Outcome::Failed, Some(error.label())),
+        let label = result.as_ref().err().map(Error::label);
+        let Err(error) = result else {
+            return trace.end(label);
         };
-        self.metrics.item_ended(outcome);
-        if let Some(reason) = given_up(&result) {
+        self.metrics.item_ended(match error {
+            Error::Cancelled(_) => Outcome::Cancelled,
+            _ => Outcome::Failed,
+        });
+        if let Some(reason) = given_up(&error) {
             self.metrics.life.cancelled(reason);
         }
-        if matches!(result, Err(Error::SlowReader { .. })) {
+        if matches!(error, Error::SlowReader { .. }) {
             self.metrics.streams.shed();
         }
-        trace.end(label);
-        let kind = result.map_or_else(EventKind::Failed, |done| EventKind::Done(Box::new(done)));
-        let room = call.out.last_room().await;
-        before_last();
-        if let Some(room) = room {
-            room.send(ItemEvent { id, kind });
+        if error != Error::Cancelled(CancelReason::ClientGone) {
+            item.fail(error, &leave).await;
         }
+        trace.end(label);
     }
 
     async fn explain(
@@ -153,10 +163,12 @@ impl Explainer {
         request: ValidRequest,
         identity: &Identity,
         deadline: Option<Instant>,
-    ) -> Result<Done, Error> {
+        leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
+    ) -> Result<(), Error> {
         let salt = identity.salt(self.cache_secret.as_bytes());
         if let Some(answer) = self.at_hand(&request, &salt) {
-            return item.replay(&request, &answer).await;
+            let (reader, about) = told_again(&answer);
+            return (item.follow(reader, &request, &about, deadline, leave)).await;
         }
         let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
@@ -185,7 +197,7 @@ impl Explainer {
         if mode == CacheMode::Only && (key.is_none() || !self.cache.enabled()) {
             return Err(Error::NotCached);
         }
-        let mut reader = match self.in_flight.0.board(key, share, boarded_at) {
+        let reader = match self.in_flight.0.board(key, share, boarded_at) {
             Boarding::Joined(reader) => {
                 // It waits for no engine: its place is another's.
                 drop(place);
@@ -202,22 +214,25 @@ impl Explainer {
                 reader
             }
         };
-        let followed = item
-            .follow(&mut reader, &request, &prepared, deadline)
-            .await?;
-        item.done(&reader, followed, &request, &prepared)
+        let about = About {
+            language: prepared.language.clone(),
+            prompt_tokens: prepared.tokens.len(),
+            prompt: request.include_prompt.then(|| prepared.text.clone()),
+            notes: prepared.notes.clone(),
+        };
+        item.follow(reader, &request, &about, deadline, leave).await
     }
 }
 
-/// Why an item did not get its whole answer, if it was given up.
-fn given_up(result: &Result<Done, Error>) -> Option<CancelReason> {
-    match result {
-        Ok(done) => (done.reason == Ending::Deadline).then_some(CancelReason::Deadline),
-        Err(Error::Cancelled(reason)) => Some(*reason),
-        Err(Error::Deadline) => Some(CancelReason::Deadline),
-        Err(Error::SlowReader { .. }) => Some(CancelReason::SlowReader),
-        Err(Error::ShuttingDown) => Some(CancelReason::Shutdown),
-        Err(_) => None,
+/// Why an item that failed was given up, if it was.
+fn given_up(error: &Error) -> Option<CancelReason> {
+    match error {
+        Error::Cancelled(reason) => Some(*reason),
+        Error::Deadline => Some(CancelReason::Deadline),
+        Error::SlowReader { .. } => Some(CancelReason::SlowReader),
+        Error::ShuttingDown => Some(CancelReason::Shutdown),
+        Error::Retiring => Some(CancelReason::Retired),
+        _ => None,
     }
 }
 

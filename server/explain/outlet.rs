@@ -1,12 +1,14 @@
-//! The bounded way from the items of a stream to its client.
+//! The bounded way from the items of a stream to its client, over one connection after another.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::explain::turns::{Turn, Turns};
 use crate::explain::{CancelReason, ItemEvent};
 
 /// Where the events of a stream's items go. Clones lead to the same client.
@@ -14,92 +16,275 @@ use crate::explain::{CancelReason, ItemEvent};
 /// It holds a fixed number of events. At the bound an item waits for room while its answer grows in its log, and then
 /// sends all that came meanwhile as one delta: nothing queues here for a slow reader, and nobody else waits.
 ///
-/// ## Open => (Open | GivenUp | closed), GivenUp => closed
+/// ## Attached => (Attached | Detached | Closed), Detached => (Attached | Closed)
 /// Who finds no room for as long as the outlet is patient is shed; when not even that can be told for as long again, the
-/// client is given up, which ends everything on the stream.
+/// client is given up, which closes the outlet and ends everything on the stream. A stream that can be resumed is
+/// detached when its connection is lost, and its items wait for the next one.
 #[derive(Debug, Clone)]
 pub struct Outlet {
-    events: mpsc::Sender<ItemEvent>,
+    line: Arc<Line>,
+    /// In whose turn events go out; `None`: as they come.
+    turn: Option<Arc<Turn>>,
+}
+
+#[derive(Debug)]
+struct Line {
     patience: Duration,
-    given_up: CancellationToken,
+    link: watch::Sender<Link>,
+    /// A connection that is lost may be followed by another one.
+    resumable: AtomicBool,
+    given_up: AtomicBool,
+    turns: std::sync::OnceLock<Arc<Turns>>,
+}
+
+#[derive(Debug, Clone)]
+struct Link {
+    /// Counts connections.
+    generation: u64,
+    state: State,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Attached(mpsc::Sender<ItemEvent>),
+    Detached,
+    Closed,
 }
 
 /// Room for one event; given back when it is dropped.
 #[derive(Debug)]
-pub struct Room<'a> {
-    permit: mpsc::Permit<'a, ItemEvent>,
+pub struct Room {
+    permit: mpsc::OwnedPermit<ItemEvent>,
     /// There was none at first: the client reads more slowly than its items speak.
     pub waited: bool,
+    /// The connection that it is on.
+    pub generation: u64,
 }
 
 impl Outlet {
     /// An outlet for this many events, and its client's end. Whoever has no room for `patience` is shed.
     pub fn new(events: usize, patience: Duration) -> (Self, mpsc::Receiver<ItemEvent>) {
         let (events, receiver) = mpsc::channel(events);
-        let outlet = Self {
-            events,
-            patience,
-            given_up: CancellationToken::new(),
+        (Self::on(events, patience), receiver)
+    }
+
+    /// An outlet whose client's end is there already.
+    pub fn on(events: mpsc::Sender<ItemEvent>, patience: Duration) -> Self {
+        let link = Link {
+            generation: 0,
+            state: State::Attached(events),
         };
-        (outlet, receiver)
+        let line = Line {
+            patience,
+            link: watch::channel(link).0,
+            resumable: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            turns: std::sync::OnceLock::new(),
+        };
+        Self {
+            line: Arc::new(line),
+            turn: None,
+        }
     }
 
     /// Room for an event, if there is some now.
-    pub fn try_room(&self) -> Option<Room<'_>> {
-        let permit = self.events.try_reserve().ok()?;
+    pub fn try_room(&self) -> Option<Room> {
+        if self.turn.as_ref().is_some_and(|turn| !turn.has_come()) {
+            return None;
+        }
+        let link = self.line.link.borrow().clone();
+        let State::Attached(events) = link.state else {
+            return None;
+        };
+        let permit = events.try_reserve_owned().ok()?;
         Some(Room {
             permit,
             waited: false,
+            generation: link.generation,
         })
     }
 
-    /// Waits for room. Safe to drop.
+    /// Waits for room, first for the item's turn. Safe to drop.
     ///
     /// # Errors
     /// [`Error::SlowReader`] when there is none for too long, [`Error::Cancelled`] when the client is gone.
-    pub async fn room(&self) -> Result<Room<'_>, Error> {
+    pub async fn room(&self) -> Result<Room, Error> {
         if let Some(room) = self.try_room() {
             return Ok(room);
         }
-        let gone = Error::Cancelled(CancelReason::ClientGone);
-        tokio::select! {
-            biased;
-            () = self.given_up.cancelled() => Err(gone),
-            permit = timeout(self.patience, self.events.reserve()) => match permit {
-                Ok(Ok(permit)) => Ok(Room { permit, waited: true }),
-                Ok(Err(_)) => Err(gone),
-                Err(_) => Err(Error::SlowReader { waited: self.patience }),
-            },
+        if let Some(turn) = &self.turn {
+            turn.come().await;
+        }
+        let mut links = self.line.link.subscribe();
+        loop {
+            let Link { generation, state } = links.borrow_and_update().clone();
+            let events = match state {
+                State::Closed => return Err(Error::Cancelled(CancelReason::ClientGone)),
+                State::Attached(events) if !events.is_closed() => events,
+                State::Attached(_) if !self.is_resumable() => {
+                    return Err(Error::Cancelled(CancelReason::ClientGone));
+                }
+                State::Attached(_) | State::Detached => {
+                    // The line has the sender: there is always a next link to wait for.
+                    let _ = links.changed().await;
+                    continue;
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = links.changed() => {}
+                permit = timeout(self.line.patience, events.reserve_owned()) => match permit {
+                    Ok(Ok(permit)) => return Ok(Room { permit, waited: true, generation }),
+                    // Its receiver is gone; the next turn of the loop sees that.
+                    Ok(Err(_)) => {}
+                    Err(_) => return Err(Error::SlowReader { waited: self.line.patience }),
+                },
+            }
         }
     }
 
     /// Room for an item's last event; where there is none for too long, the client is given up. `None`: nobody is left
     /// to tell.
-    pub async fn last_room(&self) -> Option<Room<'_>> {
+    pub async fn last_room(&self) -> Option<Room> {
         let room = self.room().await;
         if let Err(Error::SlowReader { .. }) = room {
-            self.given_up.cancel();
+            self.line.given_up.store(true, Ordering::Release);
+            self.close();
         }
         room.ok()
     }
 
-    /// Waits until nobody reads any more, or the client has been given up.
+    /// Waits until nobody reads any more and nobody will.
     pub async fn closed(&self) {
-        tokio::select! {
-            () = self.events.closed() => {}
-            () = self.given_up.cancelled() => {}
+        let mut links = self.line.link.subscribe();
+        loop {
+            let Link { state, .. } = links.borrow_and_update().clone();
+            match state {
+                State::Closed => return,
+                State::Detached => {}
+                State::Attached(events) => {
+                    tokio::select! {
+                        biased;
+                        _ = links.changed() => continue,
+                        () = events.closed() => {
+                            if !self.is_resumable() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            }
+            let _ = links.changed().await;
+        }
+    }
+
+    /// Waits until a connection is lost: its client reads no more, or has come back on another one.
+    pub async fn lost(&self, generation: u64) {
+        let mut links = self.line.link.subscribe();
+        let link = links.borrow_and_update().clone();
+        match link.state {
+            State::Attached(events) if link.generation == generation => {
+                tokio::select! {
+                    _ = links.changed() => {}
+                    () = events.closed() => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for the connection after this one, or the end.
+    pub async fn followed(&self, generation: u64) {
+        let mut links = self.line.link.subscribe();
+        let followed =
+            |link: &Link| link.generation != generation || matches!(link.state, State::Closed);
+        // The line has the sender.
+        let _ = links.wait_for(followed).await;
+    }
+
+    /// The connection that it is on, or was.
+    pub fn generation(&self) -> u64 {
+        self.line.link.borrow().generation
+    }
+
+    /// The next connection, in place of any other, and what is told there before anything else. Gives its number; `None`
+    /// where the outlet is closed.
+    pub fn attach(&self, events: mpsc::Sender<ItemEvent>, first: ItemEvent) -> Option<u64> {
+        let mut attached = None;
+        self.line.link.send_modify(|link| {
+            if !matches!(link.state, State::Closed) {
+                link.generation += 1;
+                // The connection is new: there is room.
+                let _ = events.try_send(first);
+                link.state = State::Attached(events);
+                attached = Some(link.generation);
+            }
+        });
+        attached
+    }
+
+    /// Items wait for the next connection, unless there is one already.
+    pub fn detach(&self, generation: u64) {
+        self.line.link.send_if_modified(|link| {
+            let attached = matches!(link.state, State::Attached(_));
+            let now = attached && link.generation == generation;
+            if now {
+                link.state = State::Detached;
+            }
+            now
+        });
+    }
+
+    /// Nobody will read any more, unless there is a later connection already.
+    pub fn close_after(&self, generation: u64) {
+        self.line.link.send_if_modified(|link| {
+            let last = link.generation == generation;
+            if last {
+                link.state = State::Closed;
+            }
+            last
+        });
+    }
+
+    /// Nobody will read any more.
+    pub fn close(&self) {
+        self.line
+            .link
+            .send_modify(|link| link.state = State::Closed);
+    }
+
+    /// Its items outlive a lost connection, until it is closed.
+    pub fn make_resumable(&self) {
+        self.line.resumable.store(true, Ordering::Release);
+    }
+
+    /// Items speak one after the other, in the order of their [`lane`](Self::lane)s.
+    pub fn make_in_order(&self) {
+        self.line.turns.get_or_init(Arc::default);
+    }
+
+    /// The way of the next item.
+    pub fn lane(&self) -> Self {
+        Self {
+            line: self.line.clone(),
+            turn: self.line.turns.get().map(|turns| Arc::new(turns.next())),
         }
     }
 
     /// Whether the client did not read for so long that its stream ends.
     pub fn given_up(&self) -> bool {
-        self.given_up.is_cancelled()
+        self.line.given_up.load(Ordering::Acquire)
+    }
+
+    fn is_resumable(&self) -> bool {
+        self.line.resumable.load(Ordering::Acquire)
     }
 }
 
-impl Room<'_> {
+impl Room {
     /// Sends an event.
     pub fn send(self, event: ItemEvent) {
-        self.permit.send(event);
+        // What it gives back is the sender, which nobody needs.
+        let _ = self.permit.send(event);
     }
 }

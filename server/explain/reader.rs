@@ -5,10 +5,11 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::explain::Record;
 use crate::explain::log::AnswerLog;
 
 /// Reads an answer from its beginning, at its own pace. Dropping the last reader of a flight cancels it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reader {
     log: watch::Receiver<AnswerLog>,
     /// When it began to read.
@@ -49,10 +50,13 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::Internal`] when the flight has gone without an end.
-    pub(super) async fn next(&mut self) -> Result<Next, Error> {
+    pub(super) async fn next(&mut self, record: &Record) -> Result<Next, Error> {
         let (told, read) = (self.told, self.read);
         let mut next = None;
         let found = self.log.wait_for(|log| {
+            if log.started.is_some() || log.level.is_some() || log.elsewhere {
+                record.started();
+            }
             next = match (told, log.position()) {
                 (None, Some(position)) => Some(Next::Accepted(position)),
                 (Some(_), _) if log.deltas() > read => Some(Next::Text),
@@ -70,10 +74,13 @@ impl Reader {
         self.told = Some(position);
     }
 
-    /// Everything that was said and not read, if something was.
-    pub(super) fn rest(&mut self) -> Option<String> {
-        let unread = self.look(|log| log.deltas() > self.read);
-        unread.then(|| self.text(true))
+    /// What is left to read of the first `end` deltas, at once.
+    pub(super) fn left(&self, end: usize) -> Next {
+        match (self.told, self.look(AnswerLog::position)) {
+            (None, Some(position)) => Next::Accepted(position),
+            _ if self.read < end => Next::Text,
+            _ => Next::End,
+        }
     }
 
     /// When the next delta came, or comes at its own pace.
@@ -93,6 +100,40 @@ impl Reader {
         let text = log.between(self.read, to).to_owned();
         self.read = to;
         text
+    }
+
+    /// Deltas that it has read.
+    pub(super) fn position(&self) -> usize {
+        self.read
+    }
+
+    /// Goes back to where its client is.
+    pub(super) fn rewind(&mut self, accepted: bool, read: usize) {
+        self.told = self.told.filter(|_| accepted);
+        self.read = read;
+    }
+
+    /// Everything from a delta on.
+    pub(super) fn rest(&self, from: usize) -> String {
+        self.look(|log| log.between(from, log.deltas()).to_owned())
+    }
+
+    /// Reads the answer again later. One that goes on for others is `cut` off from here: who keeps it does not keep it
+    /// going.
+    pub(super) fn kept(&self, cut: bool) -> Self {
+        if !cut {
+            return self.clone();
+        }
+        let log = self.look(|log| log.up_to(self.read));
+        Self {
+            log: watch::channel(log).1,
+            ..self.clone()
+        }
+    }
+
+    /// Bytes of the answer, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.look(|log| log.text().len() + log.deltas() * size_of::<usize>())
     }
 
     /// Looks at the answer as it is now.

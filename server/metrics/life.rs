@@ -16,7 +16,7 @@ const CANCELLATIONS: &str = "code_explainer_cancellations_total";
 pub struct Life {
     phases: [Gauge; 5],
     restarts: [Counter; 3],
-    cancellations: [Counter; 6],
+    cancellations: [Counter; CancelReason::ALL.len()],
 }
 
 impl Life {

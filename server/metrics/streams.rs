@@ -7,6 +7,8 @@ use super::register::{counter, gauge};
 
 const OPEN: &str = "code_explainer_streams_open";
 const PARKED: &str = "code_explainer_items_parked";
+const DETACHED: &str = "code_explainer_streams_detached";
+const RESUMED: &str = "code_explainer_streams_resumed_total";
 const SHED: &str = "code_explainer_items_shed_total";
 const JOINED: &str = "code_explainer_items_joined_total";
 
@@ -14,6 +16,8 @@ const JOINED: &str = "code_explainer_items_joined_total";
 pub struct StreamMetrics {
     open: Gauge,
     parked: Gauge,
+    detached: Gauge,
+    resumed: Counter,
     shed: Counter,
     joined: Counter,
 }
@@ -23,6 +27,8 @@ impl StreamMetrics {
         Self {
             open: gauge(recorder, OPEN, &[]),
             parked: gauge(recorder, PARKED, &[]),
+            detached: gauge(recorder, DETACHED, &[]),
+            resumed: counter(recorder, RESUMED, &[]),
             shed: counter(recorder, SHED, &[]),
             joined: counter(recorder, JOINED, &[]),
         }
@@ -36,6 +42,16 @@ impl StreamMetrics {
     /// Counts an item as parked, with an answer that its client does not read on, until the guard is dropped.
     pub fn parked(&self) -> Counted {
         Counted::new(&self.parked)
+    }
+
+    /// Counts a stream as waiting for its client to come back until the guard is dropped.
+    pub fn detached(&self) -> Counted {
+        Counted::new(&self.detached)
+    }
+
+    /// A client came back to its stream.
+    pub fn resumed(&self) {
+        self.resumed.increment(1);
     }
 
     /// An item was given up because its client did not read on.
@@ -68,11 +84,16 @@ impl Drop for Counted {
 pub(super) fn describe(recorder: &PrometheusRecorder) {
     for (name, text) in [
         (OPEN, "bidirectional streams that are open"),
+        (
+            DETACHED,
+            "streams whose connection was lost and whose client may come back",
+        ),
         (PARKED, "items with more to say than their client reads"),
     ] {
         recorder.describe_gauge(KeyName::from(name), Some(Unit::Count), text.into());
     }
     for (name, text) in [
+        (RESUMED, "streams that their client came back to"),
         (
             SHED,
             "items that were given up because their client did not read on",

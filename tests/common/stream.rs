@@ -87,14 +87,19 @@ impl TestStream {
     }
 
     pub(crate) async fn send(&self, request: Option<Wish>) {
+        self.try_send(request).await.expect("the stream is open");
+    }
+
+    /// Fails where the server has ended the stream.
+    pub(crate) async fn try_send(
+        &self,
+        request: Option<Wish>,
+    ) -> Result<(), mpsc::error::SendError<ExplainStreamRequest>> {
         let requests = self
             .requests
             .as_ref()
             .expect("the stream is not half-closed");
-        requests
-            .send(ExplainStreamRequest { request })
-            .await
-            .expect("the stream is open");
+        requests.send(ExplainStreamRequest { request }).await
     }
 
     pub(crate) fn half_close(&mut self) {
@@ -156,6 +161,8 @@ impl Outcome {
             }
             Event::Done(done) => self.done = Some(done),
             Event::Error(error) => self.error = Some(error),
+            // Of the stream, not of an item.
+            Event::Session(_) | Event::Progress(_) | Event::GoAway(_) | Event::Credit(_) => {}
         }
     }
 }

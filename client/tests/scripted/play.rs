@@ -319,6 +319,7 @@ async fn request_comes(
             }
             0
         }
-        None => 0,
+        // A server that knows no terms serves as ever.
+        Some(Asked::Open(_) | Asked::Received(_)) | None => 0,
     }
 }

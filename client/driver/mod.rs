@@ -1,8 +1,9 @@
-//! The task behind [`explain_all`](crate::Client::explain_all): one stream at a time, a bounded window,
-//! retries.
+//! The task behind [`explain_all`](crate::Client::explain_all): a few streams, a bounded window, retries.
 //!
-//! A job is in one of two places until it is finished: in flight on the current call, or waiting for
-//! its next try. Their sum is bounded by the window.
+//! A job is in one of three places until it is finished: in flight on a call, waiting for its next try, or
+//! lost with a call that may be gone on with. Their sum is bounded by the window.
+
+mod calls;
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -12,9 +13,10 @@ use futures::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::call::Message;
 use crate::job::{Call, Job};
 use crate::transcript::Delivery;
-use crate::{Client, Code, Error, Event, Failure, Item, ItemEvent, Progress, Retry, Step, Window};
+use crate::{Client, Code, Error, Event, Failure, Item, ItemEvent, Progress, Step, Window};
 
 /// The largest window, whatever the server or the caller says.
 const MAX_WINDOW: usize = 4096;
@@ -35,14 +37,24 @@ pub(crate) struct Driver {
     cancelled: watch::Receiver<bool>,
     /// Index of the next item.
     next: usize,
-    call: Option<Call>,
-    /// Jobs on `call`, by the id used there.
+    calls: Vec<Call>,
+    /// Key of the next call.
+    next_call: u64,
+    /// Jobs on a call, by the id used there.
     flight: HashMap<String, Job>,
     waiting: Vec<(Instant, Job)>,
+    /// Streams that broke and may be gone on with, and their jobs.
+    lost: Vec<(String, Vec<Job>)>,
     /// Calls in a row that broke without an event.
     failed_calls: u32,
     /// Nothing is sent before this, after a call broke.
     pause: Option<Instant>,
+    /// Since when no call has come about.
+    gone_since: Option<Instant>,
+    /// Since when the server has refused what it is sent, because it stops or begins.
+    unavailable_since: Option<Instant>,
+    /// The server has been there.
+    met: bool,
 }
 
 /// Why the driver stops before all is done.
@@ -54,7 +66,7 @@ enum Stop {
 
 enum Turn {
     Item(Option<Item>),
-    Event(Option<Result<ItemEvent, Error>>),
+    Message(u64, Option<Result<Message, Error>>),
     Due,
     Cancelled,
 }
@@ -77,22 +89,23 @@ impl Driver {
             steps,
             cancelled,
             next: 0,
-            call: None,
+            calls: Vec::new(),
+            next_call: 0,
             flight: HashMap::new(),
             waiting: Vec::new(),
+            lost: Vec::new(),
             failed_calls: 0,
             pause: None,
+            gone_since: None,
+            unavailable_since: None,
+            met: false,
         }
     }
 
     pub(crate) async fn run(mut self) {
         match self.drive().await {
-            Ok(()) => {
-                if let Some(call) = self.call.take() {
-                    call.retire();
-                }
-            }
-            // The drop of the call cancels what is in flight.
+            Ok(()) => self.calls.into_iter().for_each(Call::retire),
+            // The drop of the calls cancels what is in flight.
             Err(Stop::Unheard) => {}
             Err(Stop::Failed(error)) => {
                 let _ = self.steps.send(Err(error)).await;
@@ -102,19 +115,25 @@ impl Driver {
 
     async fn drive(&mut self) -> Result<(), Stop> {
         self.learn_limits().await?;
-        while self.more || !self.flight.is_empty() || !self.waiting.is_empty() {
+        while self.more || self.jobs() > 0 {
             match self.turn().await? {
                 Turn::Item(None) => self.more = false,
                 Turn::Item(Some(item)) => self.take(item).await?,
                 Turn::Due => {
                     self.pause = None;
+                    self.go_on();
                     for job in self.due_jobs() {
                         self.send(job).await;
                     }
                 }
-                Turn::Event(Some(Ok(event))) => self.hear(event).await?,
-                Turn::Event(Some(Err(error))) => self.broken(error).await?,
-                Turn::Event(None) => self.ended().await?,
+                Turn::Message(call, Some(Ok(Message::Item(event)))) => {
+                    self.hear(call, event).await?;
+                }
+                Turn::Message(call, Some(Ok(Message::Stream(notice)))) => {
+                    self.note(call, notice).await;
+                }
+                Turn::Message(call, Some(Err(error))) => self.broken(call, error).await?,
+                Turn::Message(call, None) => self.ended(call).await?,
                 Turn::Cancelled => self.cancel().await?,
             }
         }
@@ -146,6 +165,7 @@ impl Driver {
             .filter_map(|limit| usize::try_from(limit).ok().filter(|limit| *limit > 0))
             .fold(MAX_WINDOW, usize::min);
         self.size = self.window.size.unwrap_or(most).clamp(1, most);
+        self.met = true;
         self.max_code_bytes = match usize::try_from(limits.max_code_bytes) {
             Ok(bytes) if bytes > 0 => bytes.min(self.max_code_bytes),
             _ => self.max_code_bytes,
@@ -155,22 +175,17 @@ impl Driver {
 
     /// Waits for the next thing to do.
     async fn turn(&mut self) -> Result<Turn, Stop> {
-        let leaving = self.call.as_ref().is_some_and(|call| call.leaving);
-        let may_send = !leaving && self.pause.is_none();
-        let room = self.flight.len() + self.waiting.len() < self.size;
-        // A pause ends by itself; a leaving call ends when nothing is in flight on it.
-        let first = self
-            .waiting
-            .iter()
-            .map(|(at, _)| *at)
-            .min()
-            .filter(|_| !leaving);
-        let due = self.pause.or(first);
+        let held = self.calls.iter().any(|call| call.draining);
+        let may_send = !held && self.pause.is_none();
+        let room = self.jobs() < self.size;
+        // A pause ends by itself; a draining call ends when nothing is in flight on it.
+        let first = self.waiting.iter().map(|(at, _)| *at).min();
+        let due = self.pause.or(first).filter(|_| !held);
         let cancelling = *self.cancelled.borrow();
         tokio::select! {
             () = self.steps.closed() => Err(Stop::Unheard),
             () = cancellation(&mut self.cancelled), if self.more || !cancelling => Ok(Turn::Cancelled),
-            event = Call::event(&mut self.call) => Ok(Turn::Event(event)),
+            (call, message) = Call::any(&mut self.calls) => Ok(Turn::Message(call, message)),
             () = at(due), if due.is_some() => Ok(Turn::Due),
             item = self.items.next(), if self.more && room && may_send => Ok(Turn::Item(item)),
         }
@@ -212,30 +227,56 @@ impl Driver {
         due
     }
 
+    /// Jobs that are not finished.
+    fn jobs(&self) -> usize {
+        let lost: usize = self.lost.iter().map(|(_, jobs)| jobs.len()).sum();
+        self.flight.len() + self.waiting.len() + lost
+    }
+
     async fn send(&mut self, mut job: Job) {
-        // Room for every job and a cancellation of each: sending never waits for the server to read,
-        // while this task, which must read what the server writes, stands still.
-        let call = self.call.get_or_insert_with(|| {
-            let (sender, receiver) = self.client.stream_with_backlog(2 * self.size + 1);
-            Call::new(sender, receiver)
-        });
-        job.tried += 1;
-        job.transcript.begin();
+        let call = self.call_for_more();
+        job.begin(call.key);
+        call.jobs += 1;
         // A stream that has ended says so as an event, which takes the job up again.
         let _ = call.sender.explain(job.item.clone()).await;
         self.flight.insert(job.item.id.clone(), job);
     }
 
-    async fn hear(&mut self, ItemEvent { id, event }: ItemEvent) -> Result<(), Stop> {
+    async fn hear(&mut self, key: u64, ItemEvent { id, event }: ItemEvent) -> Result<(), Stop> {
         self.failed_calls = 0;
-        if let Some(call) = &mut self.call {
-            call.heard = true;
+        self.gone_since = None;
+        let Some(call) = self.calls.iter_mut().find(|call| call.key == key) else {
+            return Ok(());
+        };
+        call.heard = true;
+        // Of no item of ours: from a server that does not know `open`.
+        if id.is_empty() {
+            return Ok(());
         }
-        let Some(mut job) = self.flight.remove(&id) else {
+        // It goes to another stream, whatever this one still says of it.
+        if call.handed_back.contains(&id) {
+            if matches!(event, Err(_) | Ok(Event::Done(_))) {
+                call.handed_back.remove(&id);
+            }
+            return Ok(());
+        }
+        let Some(mut job) = self.flight.remove(&id).filter(|job| job.call == key) else {
             return Err(Stop::Failed(Error::Contract(
                 "an event of an item that is not in flight",
             )));
         };
+        match &event {
+            Ok(Event::Done(_)) => {
+                call.jobs -= 1;
+                call.answered(id.clone());
+            }
+            Err(_) => call.jobs -= 1,
+            Ok(Event::Accepted(_)) => {
+                job.is_accepted = true;
+                self.unavailable_since = None;
+            }
+            Ok(Event::Delta(_) | Event::Queued(_)) => {}
+        }
         match event {
             Ok(Event::Accepted(accepted)) if job.accepted.is_none() => {
                 job.accepted = Some(accepted.clone());
@@ -257,7 +298,7 @@ impl Driver {
             }
             Err(error) => self.item_failed(job, error).await?,
         }
-        self.leave_if_empty();
+        self.leave_if_empty(key);
         Ok(())
     }
 
@@ -266,12 +307,20 @@ impl Driver {
             return self.tell(job.step(Progress::Finished(Err(error)))).await;
         }
         if error.code() == Code::Unavailable
-            && let Some(call) = &mut self.call
+            && let Some(call) = self.call(job.call)
         {
-            call.leaving = true;
+            (call.leaving, call.draining) = (true, true);
         }
-        let delay = self.window.retry.delay(job.tried, error.retry_delay());
-        self.again(job, error, Instant::now() + delay).await
+        let (retry, mut job, now) = (&self.window.retry, job, Instant::now());
+        let mut delay = retry.delay(job.tried, error.retry_delay());
+        if error.code() == Code::Unavailable
+            && now - *self.unavailable_since.get_or_insert(now) < retry.patience
+        {
+            // A server that stops or begins did not try it. "At once" is for another server, if there is one.
+            delay = retry.delay(job.tried.max(2), error.retry_delay());
+            job.tried -= 1;
+        }
+        self.again(job, error, now + delay).await
     }
 
     /// Puts the job by for another try, if it has one.
@@ -288,17 +337,22 @@ impl Driver {
     }
 
     /// The call ended without an error: what is in flight has been forgotten.
-    async fn ended(&mut self) -> Result<(), Stop> {
-        if self.flight.is_empty() {
-            self.call = None;
-            return Ok(());
+    async fn ended(&mut self, key: u64) -> Result<(), Stop> {
+        if self.flight.values().any(|job| job.call == key) {
+            return self.broken(key, Error::Incomplete).await;
         }
-        self.broken(Error::Incomplete).await
+        self.calls.retain(|call| call.key != key);
+        Ok(())
     }
 
-    async fn broken(&mut self, error: Error) -> Result<(), Stop> {
-        let heard = self.call.take().is_some_and(|call| call.heard);
-        let mut jobs: Vec<Job> = self.flight.drain().map(|(_, job)| job).collect();
+    async fn broken(&mut self, key: u64, error: Error) -> Result<(), Stop> {
+        let Some(at) = self.calls.iter().position(|call| call.key == key) else {
+            return Ok(());
+        };
+        let call = self.calls.remove(at);
+        let mut jobs: Vec<Job> = (self.flight.extract_if(|_, job| job.call == key))
+            .map(|(_, job)| job)
+            .collect();
         jobs.sort_by_key(|job| job.index);
         if *self.cancelled.borrow() {
             for job in jobs {
@@ -309,33 +363,31 @@ impl Driver {
         }
 
         self.failed_calls += 1;
-        let Retry { tries, .. } = self.window.retry;
-        if !error.is_worth_reopening() || self.failed_calls >= tries {
+        let retry = &self.window.retry;
+        let now = Instant::now();
+        let gone = now - *self.gone_since.get_or_insert(now);
+        // A server that is there and breaks every stream is not waited for.
+        let waited_for = self.met && error.is_connection() && gone < retry.patience;
+        let given_up = self.failed_calls >= retry.tries && !waited_for;
+        if !error.is_worth_reopening() || given_up {
             return Err(Stop::Failed(error));
         }
-        let at = Instant::now()
-            + self
-                .window
-                .retry
-                .delay(self.failed_calls, error.retry_delay());
-        self.pause = Some(at);
+        let at = now + retry.delay(self.failed_calls, error.retry_delay());
+        self.pause = self.pause.max(Some(at));
+        if let Some(token) = call.token {
+            if !jobs.is_empty() {
+                self.lost.push((token, jobs));
+            }
+            return Ok(());
+        }
         for mut job in jobs {
             // A server that said nothing did not try the job.
-            if !heard {
+            if !call.heard {
                 job.tried -= 1;
             }
             self.again(job, error.clone(), at).await?;
         }
         Ok(())
-    }
-
-    /// Lets go of a call whose server is shutting down, once it has answered what it took.
-    fn leave_if_empty(&mut self) {
-        if self.flight.is_empty()
-            && let Some(call) = self.call.take_if(|call| call.leaving)
-        {
-            call.retire();
-        }
     }
 
     async fn cancel(&mut self) -> Result<(), Stop> {
@@ -344,8 +396,14 @@ impl Driver {
             self.tell(job.step(Progress::Finished(Err(Error::Cancelled))))
                 .await?;
         }
-        if let Some(call) = &self.call {
-            for id in self.flight.keys() {
+        for (_, jobs) in std::mem::take(&mut self.lost) {
+            for job in jobs {
+                self.tell(job.step(Progress::Finished(Err(Error::Cancelled))))
+                    .await?;
+            }
+        }
+        for (id, job) in &self.flight {
+            if let Some(call) = self.calls.iter().find(|call| call.key == job.call) {
                 // As in `send`: a stream that has ended says so as an event.
                 let _ = call.sender.cancel(id).await;
             }

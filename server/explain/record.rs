@@ -1,0 +1,165 @@
+//! What a stream remembers of an item: how far it is, and, on a stream that can be resumed, what was sent of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::explain::reader::Reader;
+use crate::explain::{Accepted, EventKind, ItemEvent, Outlet};
+
+/// What a stream remembers of an item.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// What was sent is kept, so that it can be sent again.
+    keeps: bool,
+    started: AtomicBool,
+    sent: Mutex<Sent>,
+}
+
+/// What a client has of an item, by its own account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Has {
+    /// The event `accepted`.
+    pub accepted: bool,
+    /// This many deltas.
+    pub deltas: usize,
+}
+
+#[derive(Debug, Default)]
+struct Sent {
+    accepted: Option<Accepted>,
+    /// For each delta that was sent, the deltas of the log that it and those before it hold.
+    marks: Vec<usize>,
+    /// Where to go on on a new connection, until the item has seen it.
+    has: Option<Has>,
+    last: Option<Last>,
+}
+
+/// An item that has ended.
+#[derive(Debug, Clone)]
+struct Last {
+    /// Of an answer, complete or as far as it came.
+    reader: Option<Reader>,
+    kind: EventKind,
+}
+
+impl Record {
+    /// Of an item that has done nothing yet. With `keeps` it remembers what was sent.
+    pub fn new(keeps: bool) -> Self {
+        Self {
+            keeps,
+            ..Self::default()
+        }
+    }
+
+    /// An engine works on it, or it had no need of one.
+    pub fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    pub(super) fn started(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    pub(super) fn accepted(&self, accepted: &Accepted) {
+        if self.keeps {
+            self.lock().accepted = Some(accepted.clone());
+        }
+    }
+
+    /// A delta was sent: with those before it, this many of the log.
+    pub(super) fn delta(&self, read: usize) {
+        if self.keeps {
+            self.lock().marks.push(read);
+        }
+    }
+
+    pub(super) fn ended(&self, reader: Option<Reader>, kind: &EventKind) {
+        if self.keeps {
+            self.lock().last = Some(Last {
+                reader,
+                kind: kind.clone(),
+            });
+        }
+    }
+
+    /// Goes on behind what the client has, on its new connection.
+    pub fn go_on_from(&self, has: Has) {
+        self.lock().has = Some(has);
+    }
+
+    /// On a new connection: where to go on. Gives what the client has, and the deltas of the log that this is.
+    pub(super) fn rewind(&self) -> Option<(Has, usize)> {
+        let mut sent = self.lock();
+        let mut has = sent.has.take()?;
+        has.deltas = has.deltas.min(sent.marks.len());
+        sent.marks.truncate(has.deltas);
+        Some((has, sent.marks.last().copied().unwrap_or(0)))
+    }
+
+    /// Bytes that are kept of an item that has ended, about.
+    pub fn kept_bytes(&self) -> usize {
+        const BASE: usize = 512;
+        let sent = self.lock();
+        let text = sent.last.as_ref().map_or(0, |last| {
+            let full = match &last.kind {
+                EventKind::Done(done) => done.full_text.as_ref().map_or(0, String::len),
+                _ => 0,
+            };
+            full + last.reader.as_ref().map_or(0, Reader::bytes)
+        });
+        let prompt = sent.accepted.as_ref().and_then(|a| a.prompt.as_ref());
+        BASE + text + prompt.map_or(0, String::len) + sent.marks.len() * size_of::<usize>()
+    }
+
+    /// Sends the rest of an item that has ended, as long as the connection is this one.
+    pub async fn send_rest(self: Arc<Self>, id: Arc<str>, out: Outlet, generation: u64) {
+        let (events, id) = (self.rest(), &id);
+        for kind in events {
+            let Ok(room) = out.room().await else { return };
+            if room.generation != generation {
+                return;
+            }
+            if let EventKind::Delta { .. } = &kind {
+                self.resent();
+            }
+            room.send(ItemEvent {
+                id: id.clone(),
+                kind,
+            });
+        }
+    }
+
+    fn rest(&self) -> Vec<EventKind> {
+        let (has, read) = self.rewind().unwrap_or_default();
+        let sent = self.lock();
+        let Some(last) = sent.last.clone() else {
+            return Vec::new();
+        };
+        let mut events = Vec::new();
+        if let (Some(reader), Some(accepted)) = (&last.reader, &sent.accepted) {
+            if !has.accepted {
+                events.push(EventKind::Accepted(accepted.clone()));
+            }
+            let text = reader.rest(read);
+            if !text.is_empty() {
+                let sequence = has.deltas as u64;
+                events.push(EventKind::Delta { text, sequence });
+            }
+        }
+        events.push(last.kind);
+        events
+    }
+
+    fn resent(&self) {
+        let mut sent = self.lock();
+        let reader = sent.last.as_ref().and_then(|last| last.reader.as_ref());
+        if let Some(all) = reader.map(|reader| reader.look(|log| log.deltas())) {
+            sent.marks.push(all);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sent> {
+        // Each operation leaves it whole.
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,445 @@
+//! What is behind a stream: its items and their order, what its client may have in flight, how far it is, and what of it
+//! outlives its connection. Knows nothing of the wire.
+//!
+//! - `credit`: what a client may have in flight, and what it has been told of that.
+//! - `progress`: how a batch fares.
+//! - `registry`: streams that can be gone on with on another connection.
+
+mod credit;
+mod progress;
+mod registry;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+pub use credit::StreamLimits;
+pub use registry::{ResumeOptions, Sessions};
+
+use crate::error::Error;
+use crate::explain::{
+    Call, Cancel, CancelReason, EventKind, Explainer, GoAway, Has, ItemEvent, Opened, Outlet,
+    Record,
+};
+use crate::identity::Identity;
+use crate::request::{MAX_ID_BYTES, ValidRequest};
+use crate::telemetry::TraceParent;
+use credit::Account;
+use progress::{Counts, Reporter};
+
+/// Refusals that wait for their turn on a stream in order; then the stream is not read on.
+const REFUSALS: usize = 64;
+
+/// What is behind a stream.
+#[derive(Debug)]
+pub struct Session {
+    /// Where its events go.
+    pub out: Outlet,
+    /// Whom it is for.
+    pub identity: Arc<Identity>,
+    /// Its items and what they send; the stream is not over before them.
+    pub tasks: TaskTracker,
+    parent: TraceParent,
+    items: Mutex<Items>,
+    refusals: Arc<Semaphore>,
+    /// Set where the client asked for more than a stream of items.
+    opened: OnceLock<Terms>,
+}
+
+/// What a client asked for when it opened its stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes {
+    /// Answers one after the other.
+    pub in_order: bool,
+    /// The stream is to outlive its connection.
+    pub resumable: bool,
+    /// Items to come; 0: not told.
+    pub expected: u64,
+}
+
+#[derive(Debug)]
+struct Terms {
+    reporter: Mutex<Reporter>,
+    /// Finished answers that are kept, in bytes; 0: the session cannot be resumed.
+    keep_bytes: OnceLock<usize>,
+}
+
+#[derive(Debug)]
+struct Items {
+    /// Those that have not had their last event.
+    in_flight: HashMap<Arc<str>, Entry>,
+    /// Those that have, oldest first, on a stream that can be resumed.
+    kept: VecDeque<(Arc<str>, Arc<Record>, usize)>,
+    kept_bytes: usize,
+    account: Account,
+    counts: Counts,
+    /// Takes no more items.
+    retiring: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    cancel: Cancel,
+    record: Arc<Record>,
+    code_bytes: usize,
+}
+
+impl Session {
+    /// Of a stream that nothing has been sent on.
+    pub fn new(
+        out: Outlet,
+        limits: StreamLimits,
+        identity: Arc<Identity>,
+        parent: TraceParent,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            out,
+            identity,
+            tasks: TaskTracker::new(),
+            parent,
+            items: Mutex::new(Items {
+                in_flight: HashMap::new(),
+                kept: VecDeque::new(),
+                kept_bytes: 0,
+                account: Account::new(limits),
+                counts: Counts::default(),
+                retiring: false,
+            }),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            opened: OnceLock::new(),
+        })
+    }
+
+    /// Serves the stream on the client's terms, and says so. `unknown` are items that it hoped to find.
+    pub async fn open(self: &Arc<Self>, wishes: Wishes, sessions: &Sessions, unknown: Vec<String>) {
+        let terms = Terms {
+            reporter: Mutex::new(Reporter::new(wishes.expected, Instant::now())),
+            keep_bytes: OnceLock::new(),
+        };
+        // Called once, before the first item.
+        let terms = self.opened.get_or_init(|| terms);
+        if wishes.in_order {
+            self.out.make_in_order();
+        }
+        let token = (wishes.resumable)
+            .then(|| sessions.register(self))
+            .flatten();
+        if token.is_some() {
+            let _ = terms.keep_bytes.set(sessions.options.bytes);
+            self.out.make_resumable();
+        }
+        let credit = self.lock().account.free();
+        self.tell(EventKind::Opened(Box::new(Opened {
+            token: token.unwrap_or_default(),
+            ttl: sessions.options.ttl,
+            resumed: false,
+            unknown,
+            credit,
+        })))
+        .await;
+    }
+
+    /// Goes on with the session on a new connection, from what its client has. What the client does not name is given
+    /// up: it has it, or does not want it. Gives the connection's number; `None` if the session has just ended.
+    pub fn resume(
+        self: &Arc<Self>,
+        token: &str,
+        sessions: &Sessions,
+        has: Vec<(String, Has)>,
+        events: mpsc::Sender<ItemEvent>,
+    ) -> Option<u64> {
+        let mut has: HashMap<String, Has> = has.into_iter().collect();
+        let mut items = self.lock();
+        for (id, entry) in &items.in_flight {
+            match has.remove(&**id) {
+                Some(has) => entry.record.go_on_from(has),
+                None => entry.cancel.cancel(CancelReason::ClientGone),
+            }
+        }
+        let mut rest = Vec::new();
+        items.kept_bytes = 0;
+        for (id, record, bytes) in std::mem::take(&mut items.kept) {
+            if let Some(has) = has.remove(&*id) {
+                record.go_on_from(has);
+                rest.push((id.clone(), record.clone()));
+                items.kept_bytes += bytes;
+                items.kept.push_back((id, record, bytes));
+            }
+        }
+        let mut unknown: Vec<String> = has.into_keys().collect();
+        unknown.sort();
+        let opened = Opened {
+            token: token.to_owned(),
+            ttl: sessions.options.ttl,
+            resumed: true,
+            unknown,
+            credit: items.account.free(),
+        };
+        let kind = EventKind::Opened(Box::new(opened));
+        let opened = ItemEvent {
+            id: "".into(),
+            kind,
+        };
+        self.tasks.reopen();
+        // It has just been opened.
+        items.retiring = false;
+        // Under the lock, so that no item ends on the old connection from here on: see `leave`.
+        let generation = self.out.attach(events, opened)?;
+        drop(items);
+        for (id, record) in rest {
+            let out = self.out.clone();
+            self.tasks.spawn(record.send_rest(id, out, generation));
+        }
+        Some(generation)
+    }
+
+    /// Takes an item in and works on it, until `deadline` at most; within `all`, which the server waits for.
+    ///
+    /// # Errors
+    /// The item is refused.
+    pub fn explain(
+        self: &Arc<Self>,
+        explainer: &Arc<Explainer>,
+        request: ValidRequest,
+        replaces: &str,
+        deadline: Option<std::time::Instant>,
+        all: &TaskTracker,
+    ) -> Result<(), Error> {
+        let id: Arc<str> = request.id.as_str().into();
+        if replaces == request.id {
+            return Err(Error::invalid("replaces", "is the item's own id"));
+        }
+        let code_bytes = request.code.len();
+        let entry = self.add(&id, code_bytes, replaces)?;
+        let (session, explainer, out) = (self.clone(), explainer.clone(), self.out.lane());
+        let work = async move {
+            let call = Call {
+                out: &out,
+                cancel: &entry.cancel,
+                parent: &session.parent,
+                identity: &session.identity,
+                record: &entry.record,
+                deadline,
+            };
+            let leave = |generation, kind: &EventKind| session.leave(&id, &entry, generation, kind);
+            explainer.run(request, call, leave).await;
+            drop(out);
+            session.left(&id, &entry);
+            session.grant().await;
+        };
+        all.spawn(self.tasks.track_future(work));
+        Ok(())
+    }
+
+    /// Gives an item up, if it is in flight.
+    pub fn cancel(&self, id: &str, reason: CancelReason) {
+        if let Some(entry) = self.lock().in_flight.get(id) {
+            entry.cancel.cancel(reason);
+        }
+    }
+
+    /// The client has these whole: nothing of them need be kept.
+    pub fn received(&self, ids: &[String]) {
+        let mut items = self.lock();
+        let mut bytes = 0;
+        items.kept.retain(|(id, _, size)| {
+            let has = ids.iter().any(|known| **known == **id);
+            bytes += if has { *size } else { 0 };
+            !has
+        });
+        items.kept_bytes -= bytes;
+    }
+
+    /// Sends the one event of an item that was not taken in.
+    /// `cost`: the bytes of its code, if it was an item.
+    pub async fn refuse(self: &Arc<Self>, id: &str, cost: Option<usize>, error: Error) {
+        let id: Arc<str> = id[..id.floor_char_boundary(MAX_ID_BYTES)].into();
+        if let Some(code_bytes) = cost {
+            let mut items = self.lock();
+            items.counts.received += 1;
+            items.counts.failed += 1;
+            items.account.refused(code_bytes);
+        }
+        let out = self.out.lane();
+        let kind = EventKind::Failed(error);
+        if let Some(room) = out.try_room() {
+            room.send(ItemEvent { id, kind });
+            return self.grant().await;
+        }
+        let place = tokio::select! {
+            place = self.refusals.clone().acquire_owned() => place,
+            // Who comes back finds no such item, and sends it again.
+            () = self.out.lost(self.out.generation()) => return,
+        };
+        let session = self.clone();
+        self.tasks.spawn(async move {
+            if let Some(room) = out.last_room().await {
+                room.send(ItemEvent { id, kind });
+            }
+            drop((out, place));
+            session.grant().await;
+        });
+    }
+
+    /// Takes no more items, says so, and hands those back that no engine has begun. For a client that knows what that
+    /// is; others are served as before.
+    pub async fn retire(&self, go_away: GoAway) {
+        if self.opened.get().is_none() {
+            return;
+        }
+        self.lock().retiring = true;
+        let Some(room) = self.out.last_room().await else {
+            return;
+        };
+        // From here on nothing is waited for, so that what is handed back is not begun meanwhile.
+        let mut not_started: Vec<(Arc<str>, Entry)> = (self.lock().in_flight.iter())
+            .filter(|(_, entry)| !entry.record.is_started())
+            .map(|(id, entry)| (id.clone(), entry.clone()))
+            .collect();
+        not_started.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let go_away = GoAway {
+            not_started: not_started.iter().map(|(id, _)| id.to_string()).collect(),
+            ..go_away
+        };
+        let (id, kind) = ("".into(), EventKind::GoAway(Box::new(go_away)));
+        room.send(ItemEvent { id, kind });
+        for (_, entry) in not_started {
+            entry.cancel.cancel(CancelReason::Retired);
+        }
+    }
+
+    /// Tells how it stands, if there is room: who does not read need not know.
+    pub fn report(&self) {
+        let (Some(terms), Some(room)) = (self.opened.get(), self.out.try_room()) else {
+            return;
+        };
+        let (counts, in_flight, running) = {
+            let items = self.lock();
+            let started = |entry: &&Entry| entry.record.is_started();
+            let running = items.in_flight.values().filter(started).count();
+            (items.counts, items.in_flight.len(), running)
+        };
+        let mut reporter = (terms.reporter.lock()).unwrap_or_else(PoisonError::into_inner);
+        let progress = reporter.report(Instant::now(), counts, in_flight, running);
+        room.send(ItemEvent {
+            id: "".into(),
+            kind: EventKind::Progress(progress),
+        });
+    }
+
+    /// Whether a lost connection may be followed by another one.
+    pub fn is_resumable(&self) -> bool {
+        self.keep_bytes() > 0
+    }
+
+    fn keep_bytes(&self) -> usize {
+        let terms = self.opened.get();
+        (terms.and_then(|terms| terms.keep_bytes.get())).map_or(0, |bytes| *bytes)
+    }
+
+    fn add(&self, id: &Arc<str>, code_bytes: usize, replaces: &str) -> Result<Entry, Error> {
+        let mut items = self.lock();
+        if items.retiring {
+            return Err(Error::Retiring);
+        }
+        if items.in_flight.contains_key(id) {
+            return Err(Error::DuplicateId(id.to_string()));
+        }
+        let replaced = items.in_flight.get(replaces).cloned();
+        (items.account).spend(code_bytes, usize::from(replaced.is_some()))?;
+        items.counts.received += 1;
+        if let Some(replaced) = replaced {
+            replaced.cancel.cancel(CancelReason::Superseded);
+        }
+        // Who uses an id again has had its last event.
+        items.forget(id);
+        let entry = Entry {
+            cancel: Cancel::default(),
+            record: Arc::new(Record::new(self.is_resumable())),
+            code_bytes,
+        };
+        items.in_flight.insert(id.clone(), entry.clone());
+        Ok(entry)
+    }
+
+    /// An item is about to have its last event on this connection. False if there is a later one: then the item goes on
+    /// there from what the client has.
+    fn leave(&self, id: &Arc<str>, entry: &Entry, generation: u64, kind: &EventKind) -> bool {
+        let mut items = self.lock();
+        if self.out.generation() != generation {
+            return false;
+        }
+        items.end(id, entry, kind);
+        let bytes = entry.record.kept_bytes();
+        if self.is_resumable() && bytes <= self.keep_bytes() {
+            items.kept_bytes += bytes;
+            let record = entry.record.clone();
+            items.kept.push_back((id.clone(), record, bytes));
+            while items.kept_bytes > self.keep_bytes()
+                && let Some((_, _, bytes)) = items.kept.pop_front()
+            {
+                items.kept_bytes -= bytes;
+            }
+        }
+        true
+    }
+
+    /// An item's work has ended, perhaps with nobody left to tell.
+    fn left(&self, id: &Arc<str>, entry: &Entry) {
+        let mut items = self.lock();
+        let same = |e: &Entry| Arc::ptr_eq(&e.record, &entry.record);
+        if items.in_flight.get(id).is_some_and(same) {
+            let gone = EventKind::Failed(Error::Cancelled(CancelReason::ClientGone));
+            items.end(id, entry, &gone);
+        }
+    }
+
+    async fn grant(&self) {
+        if self.opened.get().is_none() {
+            return;
+        }
+        let grant = self.lock().account.grant();
+        if let Some(credit) = grant {
+            self.tell(EventKind::Credit(credit)).await;
+        }
+    }
+
+    /// Tells something of the stream itself; to nobody, where nobody is left.
+    async fn tell(&self, kind: EventKind) {
+        if let Some(room) = self.out.last_room().await {
+            room.send(ItemEvent {
+                id: "".into(),
+                kind,
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Items> {
+        // Each operation leaves it whole.
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Items {
+    fn end(&mut self, id: &Arc<str>, entry: &Entry, kind: &EventKind) {
+        self.in_flight.remove(id);
+        self.account.ended(entry.code_bytes);
+        match kind {
+            EventKind::Done(done) => {
+                self.counts.done += 1;
+                self.counts.generated_tokens += done.generated_tokens as u64;
+            }
+            EventKind::Failed(Error::Cancelled(_)) => self.counts.cancelled += 1,
+            _ => self.counts.failed += 1,
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(at) = self.kept.iter().position(|(kept, _, _)| **kept == *id) {
+            self.kept_bytes -= self.kept.remove(at).map_or(0, |(_, _, bytes)| bytes);
+        }
+    }
+}
