@@ -25,8 +25,8 @@ use code_explainer_client::proto::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -181,10 +181,9 @@ impl Bare {
         let service = ExplainServiceServer::new(Constant(answer));
         // As ours is set up.
         let server = Server::builder()
-            .tcp_nodelay(true)
             .http2_adaptive_window(Some(true))
             .add_service(service)
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         runtime.spawn(server);
         Ok(Self {
             address,
