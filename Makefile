@@ -16,7 +16,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-engine bench-fairness bench-peers bench-quality fuzz soak image reference check-cuda clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-embed bench-engine bench-fairness bench-peers bench-quality fuzz soak image reference check-cuda clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-peers: setup-run ## side by side with llama.cpp, OpenVINO GenAI and transf
 
 bench-quality: setup-run ## what each precision costs in quality, beside llama.cpp; POSITIONS=2400
 	@$(PYTHON) benches/peers/quality.py
+
+bench-embed: setup-run ## embeddings a second, cache hits, recall of the index; beside transformers where `make reference` ran
+	cargo bench --locked --bench embed
 
 fuzz: setup-run ## fuzz the readers of model files; SECONDS=60
 	@scripts/fuzz.sh $(SECONDS)

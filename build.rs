@@ -17,8 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn protos() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files =
-        ["explain", "embed", "model", "admin"].map(|n| format!("codeexplainer/v1/{n}.proto"));
+    let files = ["explain", "embed", "corpus", "model", "admin"]
+        .map(|n| format!("codeexplainer/v1/{n}.proto"));
     let set = protox::compile(&files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // gRPC reflection answers from this.

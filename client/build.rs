@@ -16,6 +16,7 @@ const PRINTED: &[&str] = &[
     "GetCacheStatsResponse",
     "CacheLevelStats",
     "CacheEvictions",
+    "Document",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         root.join("codeexplainer").display()
     );
 
-    let files = ["explain", "embed", "model", "admin"]
+    let files = ["explain", "embed", "corpus", "model", "admin"]
         .map(|name| root.join(format!("codeexplainer/v1/{name}.proto")));
     let descriptors = protox::compile(files, [&root])?;
 
@@ -39,6 +40,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             "#[derive(serde::Serialize)]",
         );
     }
+    // A point in time has no form of its own in JSON.
+    builder = builder.field_attribute(
+        ".codeexplainer.v1.Document.added",
+        "#[serde(serialize_with = \"crate::corpus::seconds\")]",
+    );
     builder.compile_fds(descriptors)?;
     Ok(())
 }

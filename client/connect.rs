@@ -88,7 +88,9 @@ impl Client {
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit),
             model: ModelServiceClient::new(channel.clone()).max_decoding_message_size(limit),
-            admin: AdminServiceClient::new(channel).max_decoding_message_size(limit),
+            admin: AdminServiceClient::new(channel)
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(limit),
         })
     }
 

@@ -124,8 +124,35 @@ pub struct Receipt {
     pub cache: CacheLevel,
     /// What the caller should know.
     pub notes: Vec<String>,
+    /// With the strategy "retrieval_augmented": what the prompt quoted, the best first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
     /// It shared the answer of another item that was in flight.
     pub joined: bool,
+}
+
+/// A passage that a prompt quoted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Source {
+    /// Its document's name and, after `#`, its place therein; or the name of an answer.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its cosine with the code.
+    pub score: f32,
+    /// An answer that was given before, and no documentation.
+    pub explanation: bool,
+}
+
+impl From<proto::Source> for Source {
+    fn from(m: proto::Source) -> Self {
+        Self {
+            explanation: m.kind() == proto::SourceKind::Explanation,
+            id: m.id,
+            title: m.title,
+            score: m.score,
+        }
+    }
 }
 
 /// Where an answer came from.
@@ -212,6 +239,7 @@ impl From<proto::Receipt> for Receipt {
             strategy: m.strategy,
             cache,
             notes: m.notes,
+            sources: m.sources.into_iter().map(Source::from).collect(),
             joined: m.joined,
         }
     }

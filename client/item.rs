@@ -45,8 +45,10 @@ impl Item {
 pub struct ExplainOptions {
     /// The programming language in lower case ("python", "c++"). `None`: the server detects it.
     pub language: Option<String>,
-    /// How the prompt is made: "vanilla" or "ast_augmented".
+    /// How the prompt is made: "vanilla", "ast_augmented" or "retrieval_augmented".
     pub strategy: Option<String>,
+    /// With "retrieval_augmented": what to take of what is known, where it is not to be the server's choice.
+    pub retrieval: Option<proto::Retrieval>,
     /// The most tokens to generate.
     pub max_new_tokens: Option<u32>,
     /// Tokens before which the answer may not end.
@@ -118,6 +120,7 @@ impl From<Item> for proto::ExplainRequest {
             code,
             language: options.language.unwrap_or_default(),
             strategy: options.strategy.unwrap_or_default(),
+            retrieval: options.retrieval,
             max_new_tokens: count(options.max_new_tokens),
             min_new_tokens: count(options.min_new_tokens),
             temperature: options.temperature.unwrap_or(0.0),

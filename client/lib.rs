@@ -11,7 +11,7 @@
 //! - [`Client::explain_all`]: the same with a window, retries and reopened streams, so that each
 //!   item gets one answer.
 //! - [`Client::cache_stats`], [`Client::clear_cache`], [`Client::warm_cache`]: the server's caches.
-//! - [`Client::embed`]: texts to vectors.
+//! - [`Client::embed`]: texts to vectors. [`Client::add_documents`]: what "retrieval_augmented" quotes from.
 //! - [`Error`]: every failure, with its gRPC code and what may be done about it.
 //! - [`proto`]: the generated messages, for those who need the wire's own types.
 //!
@@ -46,6 +46,7 @@
 mod cache;
 mod call;
 mod connect;
+mod corpus;
 mod driver;
 mod embed;
 mod error;
@@ -59,9 +60,10 @@ mod transcript;
 pub use cache::{CacheClear, Warming};
 pub use call::{EventReceiver, Explanation, ItemEvent, ItemSender};
 pub use connect::{Client, ConnectOptions};
+pub use corpus::{DocumentResult, Documents, NewDocument, Removed};
 pub use embed::Embeddings;
 pub use error::{Error, Failure, code_from_i32, code_name};
-pub use event::{Accepted, CacheLevel, Delta, Done, Event, FinishReason, Receipt, Usage};
+pub use event::{Accepted, CacheLevel, Delta, Done, Event, FinishReason, Receipt, Source, Usage};
 pub use explain_all::{Answer, Canceller, ExplainAll, Progress, Step, Window};
 pub use item::{ExplainOptions, Item, Priority};
 pub use retry::Retry;

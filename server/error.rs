@@ -75,6 +75,14 @@ pub enum Error {
     /// A step that the item rode in failed. The cause is in the server's log.
     #[error("the engine failed; the server's log says why")]
     Engine,
+    /// The corpus has as many passages as it may.
+    #[error(
+        "the corpus has no room for the document: it may have {limit} passages; remove others first"
+    )]
+    CorpusFull {
+        /// Passages that it may have.
+        limit: usize,
+    },
     /// There is no embedding model to ask.
     #[error("{0}")]
     NoEmbeddings(&'static str),
@@ -108,6 +116,7 @@ impl Error {
             | Self::OutOfMemory => Code::ResourceExhausted,
             Self::Loading | Self::ShuttingDown | Self::Wedged | Self::Retiring => Code::Unavailable,
             Self::NoEmbeddings(_) => Code::FailedPrecondition,
+            Self::CorpusFull { .. } => Code::ResourceExhausted,
             Self::Cancelled(_) => Code::Cancelled,
             Self::Deadline => Code::DeadlineExceeded,
             Self::Engine | Self::Internal => Code::Internal,
@@ -133,6 +142,7 @@ impl Error {
             Self::Engine => "engine",
             Self::NoEmbeddings(_) => "no_embeddings",
             Self::Wedged => "wedged",
+            Self::CorpusFull { .. } => "corpus_full",
             Self::Internal => "internal",
         }
     }
@@ -157,6 +167,7 @@ impl Error {
             | Self::Cancelled(_)
             | Self::NoEmbeddings(_)
             | Self::Deadline
+            | Self::CorpusFull { .. }
             | Self::Internal => None,
         }
     }
@@ -180,6 +191,7 @@ impl Error {
             | Self::Engine
             | Self::NoEmbeddings(_)
             | Self::Wedged
+            | Self::CorpusFull { .. }
             | Self::Internal => "",
         }
     }

@@ -9,6 +9,7 @@
 //! - [`explain`]: one item from its request to its last event.
 //! - [`prompt`]: from a snippet to a prompt. [`text`]: from a prompt to tokens, and from tokens back to text.
 //! - [`embed`]: texts to vectors, by a model and a cache of their own. [`disk`]: databases in files.
+//! - [`retrieval`]: what is known of code that is near.
 //! - [`cache`]: answers that were given before, replayed as streams.
 //! - [`scheduler`]: the queue, continuous batching, and the engine thread.
 //! - [`engine`]: the one trait between the scheduler and a device's model, and what implements it.
@@ -33,6 +34,7 @@ pub mod optimize;
 pub mod prompt;
 pub mod quantize;
 pub mod request;
+pub mod retrieval;
 pub mod run;
 pub mod scheduler;
 pub mod session;

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::prompt::language::parse_language;
 use crate::prompt::{PromptError, Strategy};
 use crate::proto;
+use crate::retrieval::RetrievalWish;
 use crate::scheduler::Priority;
 
 /// The longest id, in bytes.
@@ -46,6 +47,8 @@ pub struct ValidRequest {
     pub max_new_tokens: usize,
     /// At most `max_new_tokens`.
     pub min_new_tokens: usize,
+    /// What to take of what is known; only with the strategy that looks for it.
+    pub retrieval: RetrievalWish,
     /// How tokens are picked.
     pub sampling: Sampling,
     /// The answer follows from the request alone, so that it may be cached: greedy, or the client gave the seed.
@@ -105,9 +108,11 @@ impl ValidRequest {
         let (max_new_tokens, min_new_tokens) = token_limits(&wire, limits)?;
         let sampling = sampling(&wire)?;
         check_stops(&wire.stop)?;
+        let strategy = strategy(&wire.strategy)?;
         Ok(Self {
             language: language(&wire.language)?,
-            strategy: strategy(&wire.strategy)?,
+            retrieval: retrieval(strategy, wire.retrieval.as_ref())?,
+            strategy,
             max_new_tokens,
             min_new_tokens,
             reproducible: sampling.temperature == 0.0 || wire.seed.is_some(),
@@ -216,6 +221,17 @@ fn strategy(name: &str) -> Result<Strategy, Error> {
     }
     name.parse()
         .map_err(|e: PromptError| Error::invalid("strategy", e.to_string()))
+}
+
+fn retrieval(strategy: Strategy, wire: Option<&proto::Retrieval>) -> Result<RetrievalWish, Error> {
+    match wire {
+        None => Ok(RetrievalWish::default()),
+        Some(wire) if strategy == Strategy::RetrievalAugmented => RetrievalWish::new(wire),
+        Some(_) => {
+            let problem = "is only for the strategy retrieval_augmented; leave it out";
+            Err(Error::invalid("retrieval", problem))
+        }
+    }
 }
 
 fn token_limits(
@@ -363,6 +379,16 @@ mod tests {
         refuses("language", |r| r.language = "py\nthon".into());
         refuses("language", |r| r.language = "l".repeat(65));
         refuses("strategy", |r| r.strategy = "psychic".into());
+        refuses("retrieval", |r| {
+            r.retrieval = Some(proto::Retrieval::default());
+        });
+        refuses("retrieval.top_k", |r| {
+            r.strategy = "retrieval_augmented".into();
+            r.retrieval = Some(proto::Retrieval {
+                top_k: Some(1000),
+                ..Default::default()
+            });
+        });
         refuses("max_new_tokens", |r| r.max_new_tokens = -1);
         refuses("max_new_tokens", |r| r.max_new_tokens = 51);
         refuses("min_new_tokens", |r| r.min_new_tokens = -5);

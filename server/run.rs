@@ -19,6 +19,7 @@ use crate::embed::{EmbedError, Embedder, Load};
 use crate::explain::{Explainer, InFlight, Snippets};
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelError, together};
+use crate::retrieval::Retrieval;
 use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
 use crate::session::Sessions;
 use crate::status::{Phase, ServerStatus};
@@ -90,6 +91,8 @@ pub async fn run(
     )?);
     let metrics = Arc::new(Metrics::new().context("the metrics")?);
     let embedder = Arc::new(Embedder::new(config.embed.clone(), metrics.clone()));
+    let retrieval = Retrieval::new(config.retrieval.clone(), embedder.clone(), metrics.clone());
+    let retrieval = Arc::new(retrieval);
     let shared = Arc::new(Shared {
         status: status.clone(),
         request: config.request,
@@ -99,6 +102,7 @@ pub async fn run(
         replica: config.replica.as_str().into(),
         cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
         embedder: embedder.clone(),
+        retrieval: retrieval.clone(),
         cache_secret: config.cache_secret.0.as_str().into(),
         metrics,
         started: Instant::now(),
@@ -137,7 +141,13 @@ pub async fn run(
         }
     }
     status.closing.cancel();
-    embedder.flush().await;
+    let stored = async {
+        retrieval.settled().await;
+        embedder.flush().await;
+    };
+    if tokio::time::timeout(GOODBYE, stored).await.is_err() {
+        tracing::warn!("what was to be stored takes too long; leaving it behind");
+    }
     stop.cancel();
     goodbye(grpc, http).await;
     // It blocks while it sends what is left.
@@ -216,6 +226,8 @@ async fn start_engines(
     );
     if config.embed.load == Load::Start {
         shared.embedder.load().await?;
+        // Opened now, so that the first who asks need not wait; what is wrong with it is in the log.
+        let _ = shared.retrieval.store().await;
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (context_length, kv_precision) = (model.context_length, model.kv_precision);
@@ -229,6 +241,7 @@ async fn start_engines(
         model_digest: format!("{digest}/{context_length}/{kv_precision}"),
         snippets: Snippets::default(),
         normalize: config.cache_normalize,
+        retrieval: shared.retrieval.clone(),
         in_flight: InFlight::default(),
         single_flight: config.stream.single_flight,
         preparing: Arc::new(Semaphore::new(cores)),

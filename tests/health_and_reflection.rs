@@ -129,7 +129,10 @@ async fn the_model_and_its_limits_are_told() {
         .expect("a model")
         .into_inner();
     assert_eq!((model.name.as_str(), model.context_length), ("fake", 2048));
-    assert_eq!(model.strategies, ["vanilla", "ast_augmented"]);
+    assert_eq!(
+        model.strategies,
+        ["vanilla", "ast_augmented", "retrieval_augmented"]
+    );
     let limits = model.limits.expect("limits");
     assert_eq!((limits.batch_size, limits.max_new_tokens), (9, 333));
     assert_eq!(limits.kv_cache_tokens, 512 * 16);

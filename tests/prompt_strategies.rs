@@ -151,7 +151,7 @@ fn strategies_have_names() {
     );
     assert_eq!(
         unknown.unwrap_err().to_string(),
-        "unknown strategy 'x': expected vanilla or ast_augmented"
+        "unknown strategy 'x': expected vanilla, ast_augmented or retrieval_augmented"
     );
     let long = "a\n"
         .repeat(1000)

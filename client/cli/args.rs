@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 
-use code_explainer_client::proto::{CacheMode, Replay};
+use code_explainer_client::proto::{CacheMode, Replay, Retrieval};
 use code_explainer_client::{ExplainOptions, Priority};
 
 use super::cache::CacheArgs;
@@ -46,6 +46,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Explain(ExplainArgs),
     Batch(BatchArgs),
+    Corpus(super::corpus::CorpusArgs),
     /// Show the model that the server runs, and its limits.
     Model(JsonArg),
     Cache(CacheArgs),
@@ -144,9 +145,19 @@ pub(crate) struct GenerationArgs {
     /// The programming language [default: by the file's extension, or else as the server detects it].
     #[arg(short, long, value_name = "NAME")]
     language: Option<String>,
-    /// How the prompt is made: vanilla, or ast_augmented (with an outline of the syntax tree).
+    /// How the prompt is made: vanilla, ast_augmented (with an outline of the syntax tree), or retrieval_augmented (with
+    /// passages of the corpus that are near).
     #[arg(short, long, value_name = "NAME")]
     strategy: Option<String>,
+    /// With retrieval_augmented: quote at most this many passages.
+    #[arg(long, value_name = "K")]
+    retrieval_top_k: Option<u32>,
+    /// With retrieval_augmented: the least cosine of a passage with the code.
+    #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
+    retrieval_threshold: Option<f32>,
+    /// With retrieval_augmented: how much passages should differ from each other, 0 to 1.
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    retrieval_diversity: Option<f32>,
     /// Generate at most this many tokens.
     #[arg(short = 'n', long, value_name = "N")]
     max_new_tokens: Option<u32>,
@@ -201,6 +212,17 @@ enum CacheArg {
 }
 
 impl GenerationArgs {
+    /// Nothing where none of it is given, which leaves it to the server.
+    fn retrieval(&self) -> Option<Retrieval> {
+        let wish = Retrieval {
+            top_k: self.retrieval_top_k,
+            threshold: self.retrieval_threshold,
+            diversity: self.retrieval_diversity,
+            ..Retrieval::default()
+        };
+        (wish != Retrieval::default()).then_some(wish)
+    }
+
     /// The options for a file whose extension tells the language `detected`.
     pub(crate) fn options(&self, detected: Option<&str>, include_prompt: bool) -> ExplainOptions {
         ExplainOptions {
@@ -209,6 +231,7 @@ impl GenerationArgs {
                 .clone()
                 .or_else(|| detected.map(str::to_owned)),
             strategy: self.strategy.clone(),
+            retrieval: self.retrieval(),
             max_new_tokens: self.max_new_tokens,
             min_new_tokens: self.min_new_tokens,
             temperature: self.temperature,

@@ -13,6 +13,7 @@ mod terminal;
 
 mod batch;
 mod cache;
+mod corpus;
 mod explain;
 mod journal;
 mod model;
@@ -62,6 +63,7 @@ async fn command(args: &Args, terminal: &Terminal) -> Result<Exit, Stop> {
     match &args.command {
         Command::Explain(args) => explain::run(&client, args, terminal).await,
         Command::Batch(args) => batch::run(&client, args, terminal).await,
+        Command::Corpus(args) => corpus::run(&client, args, terminal).await,
         Command::Model(args) => model::run(&client, args.json, terminal).await,
         Command::Cache(args) => cache::run(&client, args, terminal).await,
         Command::Report(args) => report::run(&client, args.json, terminal).await,

@@ -5,6 +5,7 @@ mod scripted;
 mod batch;
 mod cache;
 mod command_line;
+mod corpus;
 mod embed;
 mod explain;
 mod explain_all;

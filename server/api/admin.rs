@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::admin_cache::microseconds;
 use crate::api::convert::milliseconds;
-use crate::api::{Shared, admin_cache, admin_clear, admin_warm, identity};
+use crate::api::{Shared, admin_cache, admin_clear, admin_warm, corpus, identity};
 use crate::cache::Level;
 use crate::error::Error;
 use crate::explain::Explainer;
@@ -15,9 +15,11 @@ use crate::memory;
 use crate::metrics::{ItemTotals, StepTotals};
 use crate::proto::admin_service_server::AdminService;
 use crate::proto::{
-    BatchSection, CacheSection, ClearCacheRequest, ClearCacheResponse, GetCacheStatsRequest,
-    GetCacheStatsResponse, GetPerformanceReportRequest, GetPerformanceReportResponse,
-    MemorySection, ModelSection, RequestSection, WarmCacheRequest,
+    AddDocumentsRequest, BatchSection, CacheSection, ClearCacheRequest, ClearCacheResponse,
+    GetCacheStatsRequest, GetCacheStatsResponse, GetPerformanceReportRequest,
+    GetPerformanceReportResponse, ListDocumentsRequest, ListDocumentsResponse, MemorySection,
+    ModelSection, RemoveDocumentsRequest, RemoveDocumentsResponse, RequestSection,
+    WarmCacheRequest,
 };
 
 /// The service.
@@ -96,6 +98,29 @@ impl AdminService for AdminApi {
         let identity = identity(request.extensions());
         let progress = admin_warm::warm(self.shared.clone(), identity, request.into_inner());
         Ok(Response::new(progress))
+    }
+
+    type AddDocumentsStream = corpus::Outcomes;
+
+    async fn add_documents(
+        &self,
+        request: Request<Streaming<AddDocumentsRequest>>,
+    ) -> Result<Response<Self::AddDocumentsStream>, Status> {
+        Ok(corpus::add(&self.shared, request))
+    }
+
+    async fn list_documents(
+        &self,
+        request: Request<ListDocumentsRequest>,
+    ) -> Result<Response<ListDocumentsResponse>, Status> {
+        corpus::list(&self.shared, request.into_inner()).await
+    }
+
+    async fn remove_documents(
+        &self,
+        request: Request<RemoveDocumentsRequest>,
+    ) -> Result<Response<RemoveDocumentsResponse>, Status> {
+        corpus::remove(&self.shared, request.into_inner()).await
     }
 
     async fn get_performance_report(

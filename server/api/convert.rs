@@ -9,8 +9,10 @@ use crate::cache::{FinishReason, Level};
 use crate::error::Error;
 use crate::explain::{
     Accepted, Credit, Done, Ending, EventKind, GoAway, GoAwayReason, ItemEvent, Opened, Progress,
+    Source,
 };
 use crate::proto::{self, explain_response, explain_stream_response};
+use crate::retrieval::Kind;
 
 /// An event of a single call; a failure is the call's status.
 pub(super) fn response(
@@ -154,9 +156,23 @@ fn done(done: Done, shared: &Shared) -> proto::Done {
             strategy: done.strategy.into(),
             cache: cache.into(),
             notes: done.notes,
+            sources: done.sources.into_iter().map(source).collect(),
             joined: done.joined,
         }),
         full_text: done.full_text.unwrap_or_default(),
+    }
+}
+
+fn source(source: Source) -> proto::Source {
+    let kind = match source.kind {
+        Kind::Documentation => proto::SourceKind::Documentation,
+        Kind::Explanation => proto::SourceKind::Explanation,
+    };
+    proto::Source {
+        id: source.id,
+        title: source.title,
+        score: source.score,
+        kind: kind.into(),
     }
 }
 

@@ -61,6 +61,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     }
     let embedder = &shared.embedder;
     (shared.metrics.embeddings).scrape(&embedder.cache_stats(), embedder.waiting());
+    (shared.metrics.retrieval).scrape(&shared.retrieval.stats());
     let cache = &shared.cache.stats();
     let text = shared.metrics.render(&Snapshot {
         gauges,

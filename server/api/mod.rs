@@ -4,6 +4,7 @@
 //! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
 //! - `model`, `admin`: what is served, and how it fares; `admin_cache`, `admin_clear`, `admin_warm`: the caches.
+//! - `corpus`: the operator's documents.
 //! - [`http`]: metrics and probes.
 
 mod admin;
@@ -11,6 +12,7 @@ mod admin_cache;
 mod admin_clear;
 mod admin_warm;
 mod convert;
+mod corpus;
 mod embed;
 mod explain;
 pub mod http;
@@ -38,6 +40,7 @@ use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::explain_service_server::ExplainServiceServer;
 use crate::proto::model_service_server::ModelServiceServer;
 use crate::request::RequestLimits;
+use crate::retrieval::Retrieval;
 use crate::session::Sessions;
 use crate::status::{ServerStatus, State};
 
@@ -67,6 +70,8 @@ pub struct Shared {
     pub cache: Arc<Cache>,
     /// The way to the embedding model.
     pub embedder: Arc<Embedder>,
+    /// What is known of code that is near.
+    pub retrieval: Arc<Retrieval>,
     /// Mixed into the embedding cache's keys.
     pub cache_secret: Arc<str>,
     /// Where to count.

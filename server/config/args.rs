@@ -12,6 +12,7 @@ use super::export_args::ExportArgs;
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
 use super::redis_args::RedisArgs;
+use super::retrieval_args::RetrievalArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::stream_args::StreamArgs;
 use super::{Config, LogFormat, Secret};
@@ -94,6 +95,8 @@ pub(super) struct ServeArgs {
     pub(super) embed: EmbedArgs,
     #[command(flatten, next_help_heading = "Redis")]
     pub(super) redis: RedisArgs,
+    #[command(flatten, next_help_heading = "Retrieval")]
+    pub(super) retrieval: RetrievalArgs,
     #[command(flatten, next_help_heading = "Operation")]
     pub(super) operation: OperationArgs,
 }
@@ -279,6 +282,7 @@ impl ServeArgs {
             cache_memory,
             embed,
             redis,
+            retrieval,
             operation,
             ..
         } = self;
@@ -395,6 +399,7 @@ impl ServeArgs {
             cache_normalize: cache_memory.cache_normalize,
             cache_secret: Secret(cache.cache_secret),
             embed: embed.validate(limits.max_code_bytes)?,
+            retrieval: retrieval.validate()?,
             replica: operation.replica.unwrap_or_else(host_name),
             otlp_endpoint: operation.otlp_endpoint,
             drain_timeout: operation.drain_timeout.into(),

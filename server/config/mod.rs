@@ -8,6 +8,7 @@ mod export_args;
 mod model_args;
 mod quantize_args;
 mod redis_args;
+mod retrieval_args;
 mod scheduling_args;
 mod stream_args;
 
@@ -27,6 +28,7 @@ use crate::engine::{DeviceSpec, Devices, EngineOptions, Precision};
 use crate::optimize::Wishes;
 use crate::prompt::normal::Normalize;
 use crate::request::RequestLimits;
+use crate::retrieval::RetrievalConfig;
 use crate::scheduler::SchedulerOptions;
 
 /// Shape of the log.
@@ -104,6 +106,8 @@ pub struct Config {
     pub cache_secret: Secret,
     /// The embedding model and its cache.
     pub embed: EmbedConfig,
+    /// The strategy retrieval_augmented, and its corpus.
+    pub retrieval: RetrievalConfig,
     /// Name of this server.
     pub replica: String,
     /// OTLP collector.

@@ -220,6 +220,13 @@ impl Embedder {
         }
     }
 
+    /// Drops every vector of the cache, on disk too.
+    pub async fn clear_cache(&self) {
+        if let Some(cache) = self.running.get().map(|running| running.cache.clone()) {
+            let _ = tokio::task::spawn_blocking(move || cache.clear()).await;
+        }
+    }
+
     /// The vectors of texts, in order. Found in the cache under `salt`, or computed; equal texts are computed once.
     /// Dropping the future takes back what has not begun.
     ///

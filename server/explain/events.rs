@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cache::{FinishReason, Level, Timings};
 use crate::error::Error;
+use crate::retrieval::{Found, Kind};
 
 /// An event of an item, under the client's id.
 #[derive(Debug, Clone)]
@@ -92,6 +93,8 @@ pub struct Done {
     pub strategy: &'static str,
     /// What the client should know.
     pub notes: Vec<String>,
+    /// What the prompt quoted, the best first.
+    pub sources: Vec<Source>,
     /// The answer, if asked for.
     pub full_text: Option<String>,
 }
@@ -159,4 +162,28 @@ pub enum GoAwayReason {
     Age,
     /// The server is shutting down.
     Drain,
+}
+
+/// A passage that a prompt quoted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Its name.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its cosine with the code.
+    pub score: f32,
+    /// What it is from.
+    pub kind: Kind,
+}
+
+impl From<Found> for Source {
+    fn from(found: Found) -> Self {
+        Self {
+            id: found.id,
+            title: found.title,
+            score: found.score,
+            kind: found.kind,
+        }
+    }
 }

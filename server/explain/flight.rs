@@ -142,7 +142,9 @@ impl Explainer {
         key: Option<CacheKey>,
     ) -> Result<(), Error> {
         let Some(key) = key else {
-            writer.end(self.generate(writer, plan, place, None).await?);
+            let reason = self.generate(writer, plan, place, None).await?;
+            self.keep(writer, plan, reason);
+            writer.end(reason);
             return Ok(());
         };
         let leader = match plan.request.cache_mode {
@@ -169,8 +171,26 @@ impl Explainer {
                 "an answer came out differently from what another replica told of it: it is not cached"
             ),
         }
+        self.keep(writer, plan, reason);
         writer.end(reason);
         Ok(())
+    }
+
+    /// A whole answer can be found by what comes later; one that quotes others only repeats what they say.
+    fn keep(&self, writer: &Writer, plan: &Plan, reason: FinishReason) {
+        let prepared = &plan.prepared;
+        if reason != FinishReason::Eos
+            || plan.request.cache_mode == CacheMode::Bypass
+            || !prepared.sources.is_empty()
+            || !self.retrieval.keeps_answers()
+        {
+            return;
+        }
+        let text = writer.read(|log| (!log.diverged).then(|| log.text().to_owned()));
+        let Some(text) = text else { return };
+        let language = prepared.language.as_deref().unwrap_or_default();
+        self.retrieval
+            .keep_answer(&plan.salt, language, &plan.request.code, &text);
     }
 
     /// Has the answer told from where it is, or is being made; else the engine is to make it. Who was told a part of it

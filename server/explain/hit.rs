@@ -7,9 +7,10 @@ use tokio::sync::watch;
 use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits};
 use crate::explain::item::About;
 use crate::explain::log::{AnswerLog, Writer};
-use crate::explain::prepare::Prepared;
+use crate::explain::prepare::{Known, Prepared};
 use crate::explain::reader::Reader;
 use crate::explain::{Explainer, now};
+use crate::prompt::Strategy;
 use crate::prompt::normal::Normalize;
 use crate::request::{CacheMode, Replay, ValidRequest};
 
@@ -59,7 +60,9 @@ impl Explainer {
     pub(super) fn at_hand(&self, request: &ValidRequest, salt: &[u8]) -> Option<Arc<CachedAnswer>> {
         let looks = matches!(request.cache_mode, CacheMode::Default | CacheMode::Only);
         let paced = request.replay == Replay::Paced;
-        if !looks || request.include_prompt || paced || request.keep_at_deadline {
+        // What is known can have changed since: the search for it makes the key.
+        let searches = request.strategy == Strategy::RetrievalAugmented;
+        if !looks || searches || request.include_prompt || paced || request.keep_at_deadline {
             return None;
         }
         let snippet = if self.knows_itself(request) {
@@ -68,8 +71,12 @@ impl Explainer {
             self.snippets.0.get(&name(request, salt), 0)?
         };
         let detected = snippet.language.as_deref();
-        let language = request.language.as_deref().or(detected);
-        let key = self.answer_key(request, language, snippet.normal, salt)?;
+        let known = Known {
+            language: request.language.as_deref().or(detected),
+            normal: snippet.normal,
+            quoted: None,
+        };
+        let key = self.answer_key(request, known, salt)?;
         self.cache.at_hand(&key)
     }
 
@@ -103,6 +110,8 @@ pub(super) fn told_again(answer: &CachedAnswer) -> (Reader, About) {
         prompt_tokens: answer.prompt_tokens as usize,
         prompt: None,
         notes: answer.notes.clone(),
+        // Prompts that quote are searched for: they are not told from here.
+        sources: Vec::new(),
     };
     (Reader::new(reader, at, false), about)
 }

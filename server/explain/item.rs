@@ -9,7 +9,7 @@ use crate::explain::log::AnswerLog;
 use crate::explain::outlet::Room;
 use crate::explain::reader::{Next, Reader};
 use crate::explain::{
-    Accepted, CancelReason, Done, Ending, EventKind, ItemEvent, Outlet, Record, now, until,
+    Accepted, CancelReason, Done, Ending, EventKind, ItemEvent, Outlet, Record, Source, now, until,
 };
 use crate::metrics::{ItemTimes, Metrics, Outcome};
 use crate::request::{Replay, ValidRequest};
@@ -22,6 +22,8 @@ pub(super) struct About {
     /// If asked for.
     pub(super) prompt: Option<String>,
     pub(super) notes: Vec<String>,
+    /// What the prompt quoted.
+    pub(super) sources: Vec<Source>,
 }
 
 /// An item's way to its client.
@@ -224,6 +226,7 @@ fn done(
             seed: request.sampling.seed,
             strategy: request.strategy.as_str(),
             notes: about.notes.clone(),
+            sources: about.sources.clone(),
             full_text: request
                 .include_full_text
                 .then(|| log.between(0, reader.position()).to_owned()),

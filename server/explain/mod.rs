@@ -26,6 +26,7 @@ use std::time::Instant;
 pub use cancel::{Cancel, CancelReason};
 pub use events::{
     Accepted, Credit, Done, Ending, EventKind, GoAway, GoAwayReason, ItemEvent, Opened, Progress,
+    Source,
 };
 pub use hit::Snippets;
 pub use outlet::{Outlet, Room};
@@ -42,6 +43,7 @@ use crate::identity::Identity;
 use crate::metrics::{Metrics, Outcome};
 use crate::prompt::normal::Normalize;
 use crate::request::{CacheMode, ValidRequest};
+use crate::retrieval::Retrieval;
 use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::telemetry::{TraceParent, Traces};
 use crate::text::Text;
@@ -71,6 +73,8 @@ pub struct Explainer {
     pub in_flight: InFlight,
     /// Items that ask for the same answer at the same time share one generation.
     pub single_flight: bool,
+    /// What is known of code that is near.
+    pub retrieval: Arc<Retrieval>,
     /// The model, as loaded.
     pub model: BackendInfo,
     /// Tells this model's answers from another's, in the cache.
@@ -173,7 +177,7 @@ impl Explainer {
         let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
         let prepared = tokio::select! {
-            prepared = self.prepare(&request) => Arc::new(prepared?),
+            prepared = self.prepare(&request, &salt) => Arc::new(prepared?),
             () = until(deadline) => return Err(Error::Deadline),
         };
         let boarded_at = now();
@@ -183,14 +187,7 @@ impl Explainer {
         self.learn(&request, &salt, &prepared);
         let mode = request.cache_mode;
         let key = (mode != CacheMode::Bypass && (self.single_flight || self.cache.enabled()))
-            .then(|| {
-                self.answer_key(
-                    &request,
-                    prepared.language.as_deref(),
-                    prepared.normal,
-                    &salt,
-                )
-            })
+            .then(|| self.answer_key(&request, prepared.known(), &salt))
             .flatten();
         // What is made for everybody is made as everybody wants it.
         let share = self.single_flight && mode == CacheMode::Default;
@@ -219,6 +216,7 @@ impl Explainer {
             prompt_tokens: prepared.tokens.len(),
             prompt: request.include_prompt.then(|| prepared.text.clone()),
             notes: prepared.notes.clone(),
+            sources: prepared.sources.clone(),
         };
         item.follow(reader, &request, &about, deadline, leave).await
     }

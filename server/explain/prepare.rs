@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use crate::cache::{CacheKey, KeyParts};
 use crate::error::Error;
-use crate::explain::Explainer;
+use crate::explain::{Explainer, Source};
 use crate::prompt::normal::{Normalize, normal_form};
-use crate::prompt::{self, PROMPT_REVISION};
+use crate::prompt::{self, PROMPT_REVISION, PromptParts, Reference, Strategy};
 use crate::request::ValidRequest;
-use crate::text::Text;
+use crate::retrieval::fit::{HEADING_TOKENS, fit};
+use crate::retrieval::{Found, Retrieved};
+use crate::text::{EncodedPrompt, Text};
 
 /// Precedes the hash of a normal form where a key otherwise has the code. It is no UTF-8, so that no code begins with it.
 const NORMAL: &[u8] = b"\xff normal form ";
+/// The same before the hash of what the prompt quotes, which the code follows.
+const QUOTED: &[u8] = b"\xff quotes ";
 
 /// A prompt, tokenized.
 pub(super) struct Prepared {
@@ -21,19 +25,49 @@ pub(super) struct Prepared {
     pub(super) notes: Vec<String>,
     /// Hash of the code's normal form, where answers are named by that.
     pub(super) normal: Option<[u8; 32]>,
+    /// What the prompt quotes.
+    pub(super) sources: Vec<Source>,
+    /// Names what the prompt quotes, if anything.
+    quoted: Option<blake3::Hash>,
+}
+
+impl Prepared {
+    /// What was found out about the snippet.
+    pub(super) fn known(&self) -> Known<'_> {
+        Known {
+            language: self.language.as_deref(),
+            normal: self.normal,
+            quoted: self.quoted,
+        }
+    }
+}
+
+/// What an answer's key needs beside its request.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) language: Option<&'a str>,
+    /// Hash of the code's normal form, where answers are named by that.
+    pub(super) normal: Option<[u8; 32]>,
+    /// Names what the prompt quotes, if anything.
+    pub(super) quoted: Option<blake3::Hash>,
 }
 
 impl Explainer {
     /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, and not more
     /// at once than there are cores.
-    pub(super) async fn prepare(&self, request: &Arc<ValidRequest>) -> Result<Prepared, Error> {
+    pub(super) async fn prepare(
+        &self,
+        request: &Arc<ValidRequest>,
+        salt: &[u8],
+    ) -> Result<Prepared, Error> {
+        let (retrieved, quota) = self.retrieve(request, salt).await;
         let turn = self.preparing.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Error::ShuttingDown)?;
         let (request, text, normalize) = (request.clone(), self.text.clone(), self.normalize);
         let prepared = tokio::task::spawn_blocking(move || {
             // Held to the end of the work, also when the item has been cancelled meanwhile.
             let _turn = turn;
-            prepare(&request, &text, normalize)
+            prepare(&request, &text, normalize, retrieved, quota)
         })
         .await;
         let prepared = prepared.unwrap_or_else(|panic| {
@@ -50,22 +84,41 @@ impl Explainer {
         Ok(prepared)
     }
 
+    /// What is known that is near the code, and the tokens of the prompt that it may take beside the code and the answer.
+    async fn retrieve(&self, request: &ValidRequest, salt: &[u8]) -> (Retrieved, Quota) {
+        let options = self.retrieval.config().options.with(&request.retrieval);
+        let quota = Quota {
+            tokens: options.tokens,
+            context: self
+                .model
+                .context_length
+                .saturating_sub(request.max_new_tokens),
+        };
+        if request.strategy != Strategy::RetrievalAugmented {
+            return (Retrieved::default(), quota);
+        }
+        let retrieved = self.retrieval.retrieve(salt, &request.code, &options).await;
+        (retrieved, quota)
+    }
+
     /// What names the answer, for the cache and for those who ask for the same meanwhile; `None` where the request alone
     /// does not make the answer.
     pub(super) fn answer_key(
         &self,
         request: &ValidRequest,
-        language: Option<&str>,
-        normal: Option<[u8; 32]>,
+        known: Known<'_>,
         salt: &[u8],
     ) -> Option<CacheKey> {
-        let normal = normal.map(|hash| [NORMAL, &hash].concat());
+        let normal = known.normal.map(|hash| [NORMAL, &hash].concat());
+        let code = normal.as_deref().unwrap_or(request.code.as_bytes());
+        // Other quotations make another prompt.
+        let quoting = (known.quoted).map(|hash| [QUOTED, hash.as_bytes(), code].concat());
         request.reproducible.then(|| {
             CacheKey::new(&KeyParts {
                 secret: self.cache_secret.as_bytes(),
                 salt,
-                code: normal.as_deref().unwrap_or(request.code.as_bytes()),
-                language: language.unwrap_or_default(),
+                code: quoting.as_deref().unwrap_or(code),
+                language: known.language.unwrap_or_default(),
                 strategy: request.strategy.as_str(),
                 prompt_revision: PROMPT_REVISION,
                 model_digest: self.model_digest.as_bytes(),
@@ -84,19 +137,90 @@ impl Explainer {
     }
 }
 
-fn prepare(request: &ValidRequest, text: &Text, normalize: Normalize) -> Result<Prepared, Error> {
-    let parts = prompt::build(request.strategy, &request.code, request.language.as_deref());
-    let prompt = text
-        .encode_prompt(parts.system.as_deref(), &parts.user)
-        .map_err(|error| {
-            tracing::error!(%error, "a prompt could not be tokenized");
-            Error::Internal
-        })?;
+/// Tokens that what is quoted may take.
+#[derive(Clone, Copy)]
+struct Quota {
+    /// As is wished for.
+    tokens: usize,
+    /// With all else that is in the prompt.
+    context: usize,
+}
+
+fn prepare(
+    request: &ValidRequest,
+    text: &Text,
+    normalize: Normalize,
+    retrieved: Retrieved,
+    quota: Quota,
+) -> Result<Prepared, Error> {
+    let (plain, plain_prompt) = prompt_with(request, text, &[])?;
+    let Retrieved { passages, notes } = retrieved;
+    let left = quota.context.saturating_sub(plain_prompt.tokens.len());
+    let tokens = quota.tokens.min(left);
+    let count = |passage: &str| {
+        let tokens = text.tokenizer().encode(passage, false);
+        tokens.map_or(quota.context, |tokens| tokens.len())
+    };
+    let (mut passages, mut less) = fit(passages, tokens.saturating_sub(HEADING_TOKENS), count);
+    let (mut parts, mut prompt) = (plain, plain_prompt.clone());
+    // Tokens are counted passage by passage; together they can come to a few more.
+    while !passages.is_empty() {
+        (parts, prompt) = prompt_with(request, text, &passages)?;
+        if prompt.tokens.len() <= plain_prompt.tokens.len() + tokens {
+            break;
+        }
+        less += 1;
+        passages.pop();
+        prompt = plain_prompt.clone();
+    }
+    parts.notes.extend(notes);
+    if less > 0 {
+        let note = format!(
+            "{less} of the passages that were found did not fit into the prompt as a whole"
+        );
+        parts.notes.push(note);
+    }
     Ok(Prepared {
+        quoted: (!passages.is_empty()).then(|| name(&passages)),
+        sources: passages.into_iter().map(Source::from).collect(),
         tokens: prompt.tokens,
         text: prompt.text,
         normal: normal_form(&request.code, parts.language.as_deref(), normalize),
         language: parts.language,
         notes: parts.notes,
     })
+}
+
+fn prompt_with(
+    request: &ValidRequest,
+    text: &Text,
+    passages: &[Found],
+) -> Result<(PromptParts, EncodedPrompt), Error> {
+    let references = passages.iter().map(|passage| Reference {
+        title: &passage.title,
+        text: &passage.text,
+    });
+    let references: Vec<Reference<'_>> = references.collect();
+    let language = request.language.as_deref();
+    let parts = prompt::build_with(request.strategy, &request.code, language, &references);
+    let prompt = text
+        .encode_prompt(parts.system.as_deref(), &parts.user)
+        .map_err(|error| {
+            tracing::error!(%error, "a prompt could not be tokenized");
+            Error::Internal
+        })?;
+    Ok((parts, prompt))
+}
+
+/// The same for the same quotations, and for no others.
+fn name(passages: &[Found]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for text in passages
+        .iter()
+        .flat_map(|passage| [&passage.title, &passage.text])
+    {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hasher.finalize()
 }

@@ -11,6 +11,7 @@ mod remote;
 mod streams;
 
 mod embeddings;
+mod retrieval;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -29,6 +30,7 @@ use register::{counter, gauge, histogram};
 use remote::RedisMetrics;
 
 pub use embeddings::EmbeddingMetrics;
+pub use retrieval::{RetrievalMetrics, Retrieved};
 
 use crate::cache::CacheStats;
 use crate::prompt::Strategy;
@@ -91,8 +93,10 @@ pub struct ItemTimes {
 
 /// A server's metrics.
 pub struct Metrics {
-    /// Of embeddings and retrieval.
+    /// Of embeddings.
     pub embeddings: EmbeddingMetrics,
+    /// Of retrieval.
+    pub retrieval: RetrievalMetrics,
     prometheus: PrometheusHandle,
     durations: Vec<(Strategy, Histogram)>,
     items: [Counter; 3],
@@ -193,14 +197,15 @@ impl Metrics {
     /// # Errors
     /// The buckets are not valid, which a test would have found.
     pub fn new() -> Result<Self, BuildError> {
-        let recorder = embeddings::with_buckets(PrometheusBuilder::new())?
-            .set_buckets_for_metric(Matcher::Full(DURATION.into()), SECONDS)?
-            .set_buckets_for_metric(Matcher::Full(FIRST_TOKEN.into()), SECONDS)?
-            .set_buckets_for_metric(Matcher::Full(QUEUE_TIME.into()), SECONDS)?
-            .set_buckets_for_metric(Matcher::Full(INTER_TOKEN.into()), STEP_SECONDS)?
-            .set_buckets_for_metric(Matcher::Full(STEP.into()), STEP_SECONDS)?
-            .set_buckets_for_metric(Matcher::Full(STEP_SEQUENCES.into()), BATCHES)?
-            .build_recorder();
+        let recorder =
+            retrieval::with_buckets(embeddings::with_buckets(PrometheusBuilder::new())?)?
+                .set_buckets_for_metric(Matcher::Full(DURATION.into()), SECONDS)?
+                .set_buckets_for_metric(Matcher::Full(FIRST_TOKEN.into()), SECONDS)?
+                .set_buckets_for_metric(Matcher::Full(QUEUE_TIME.into()), SECONDS)?
+                .set_buckets_for_metric(Matcher::Full(INTER_TOKEN.into()), STEP_SECONDS)?
+                .set_buckets_for_metric(Matcher::Full(STEP.into()), STEP_SECONDS)?
+                .set_buckets_for_metric(Matcher::Full(STEP_SEQUENCES.into()), BATCHES)?
+                .build_recorder();
         describe(&recorder);
         streams::describe(&recorder);
         let r = &recorder;
@@ -208,6 +213,7 @@ impl Metrics {
         gauge(r, BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(Self {
             embeddings: EmbeddingMetrics::new(r),
+            retrieval: RetrievalMetrics::new(r),
             prometheus: r.handle(),
             durations: strategies
                 .map(|s| (*s, histogram(r, DURATION, &[("strategy", s.as_str())])))

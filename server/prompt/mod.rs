@@ -10,6 +10,9 @@ pub mod language;
 pub mod normal;
 pub mod outline;
 mod parse;
+mod reference;
+
+pub use reference::Reference;
 
 use language::{Language, parse_language};
 use std::fmt::{self, Display, Formatter};
@@ -39,17 +42,20 @@ pub enum Strategy {
     Vanilla,
     /// An instruction, the code and an outline of its syntax tree.
     AstAugmented,
+    /// An instruction, what is known that is near, and the code.
+    RetrievalAugmented,
 }
 
 impl Strategy {
     /// All strategies, in the order in which they are named to people.
-    pub const ALL: [Self; 2] = [Self::Vanilla, Self::AstAugmented];
+    pub const ALL: [Self; 3] = [Self::Vanilla, Self::AstAugmented, Self::RetrievalAugmented];
 
     /// The name used in requests and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vanilla => "vanilla",
             Self::AstAugmented => "ast_augmented",
+            Self::RetrievalAugmented => "retrieval_augmented",
         }
     }
 }
@@ -105,7 +111,8 @@ pub enum PromptError {
 }
 
 fn known_strategies() -> String {
-    Strategy::ALL.map(Strategy::as_str).join(" or ")
+    let [rest @ .., last] = Strategy::ALL.map(Strategy::as_str);
+    format!("{} or {last}", rest.join(", "))
 }
 
 /// What the model is asked, before the chat template.
@@ -126,6 +133,16 @@ pub struct PromptParts {
 /// `language` is the client's word for it; `None` and an empty one ask for detection. One that [`parse_language`]
 /// refuses is taken for none, and a note says so: who wants to refuse the request calls that first.
 pub fn build(strategy: Strategy, code: &str, language: Option<&str>) -> PromptParts {
+    build_with(strategy, code, language, &[])
+}
+
+/// As [`build`], with what [`Strategy::RetrievalAugmented`] quotes.
+pub fn build_with(
+    strategy: Strategy,
+    code: &str,
+    language: Option<&str>,
+    references: &[Reference<'_>],
+) -> PromptParts {
     let mut notes = Vec::new();
     let given = parse_language(language.unwrap_or_default()).unwrap_or_else(|refused| {
         notes.push(format!("the language {refused}; it was ignored"));
@@ -142,6 +159,9 @@ pub fn build(strategy: Strategy, code: &str, language: Option<&str>) -> PromptPa
             user.push_str(line.trim_start());
         }
         user.push_str("\n\n");
+    }
+    if strategy == Strategy::RetrievalAugmented {
+        reference::push_references(&mut user, references);
     }
     push_fenced(&mut user, code, language.as_deref().unwrap_or_default());
     PromptParts {

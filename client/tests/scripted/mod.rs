@@ -46,6 +46,8 @@ pub(crate) struct Seen {
     /// Most items in flight on a stream.
     pub(crate) most_in_flight: AtomicUsize,
     pub(crate) cancelled: Mutex<Vec<String>>,
+    /// Names of the corpus, in the order in which they came.
+    pub(crate) documents: Mutex<Vec<String>>,
     /// Every item, with the time that it came.
     pub(crate) items: Mutex<Vec<(ExplainRequest, Instant)>>,
     tries: Mutex<HashMap<String, u32>>,
@@ -302,6 +304,75 @@ impl AdminService for Script {
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 
+    type AddDocumentsStream = ReceiverStream<Result<AddDocumentsResponse, Status>>;
+
+    /// A document whose text says "refuse" is refused.
+    async fn add_documents(
+        &self,
+        request: Request<Streaming<AddDocumentsRequest>>,
+    ) -> Result<Response<Self::AddDocumentsStream>, Status> {
+        let (results, received) = mpsc::channel(16);
+        let (seen, mut documents) = (self.0.clone(), request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(document)) = documents.message().await {
+                let refused = document.text.contains("refuse");
+                let mut result = AddDocumentsResponse {
+                    id: document.id.clone(),
+                    outcome: DocumentOutcome::Added.into(),
+                    passages: 2,
+                    ..Default::default()
+                };
+                if refused {
+                    result.outcome = DocumentOutcome::Refused.into();
+                    result.error = "text: it says refuse".into();
+                } else {
+                    seen.documents.lock().unwrap().push(document.id);
+                }
+                let _ = results.send(Ok(result)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(received)))
+    }
+
+    /// A page has one document; its name is the token of the next.
+    async fn list_documents(
+        &self,
+        request: Request<ListDocumentsRequest>,
+    ) -> Result<Response<ListDocumentsResponse>, Status> {
+        let ListDocumentsRequest {
+            page_token, prefix, ..
+        } = request.into_inner();
+        let names = self.0.documents.lock().unwrap().clone();
+        let rest: Vec<&String> = names
+            .iter()
+            .filter(|name| name.starts_with(&prefix) && **name > page_token)
+            .collect();
+        Ok(Response::new(ListDocumentsResponse {
+            documents: rest.iter().take(1).map(|name| document(name)).collect(),
+            next_page_token: rest
+                .first()
+                .filter(|_| rest.len() > 1)
+                .map(|n| n.to_string())
+                .unwrap_or_default(),
+            total_documents: names.len() as u64,
+            ..Default::default()
+        }))
+    }
+
+    async fn remove_documents(
+        &self,
+        request: Request<RemoveDocumentsRequest>,
+    ) -> Result<Response<RemoveDocumentsResponse>, Status> {
+        let RemoveDocumentsRequest { ids, prefix } = request.into_inner();
+        let mut names = self.0.documents.lock().unwrap();
+        let before = names.len();
+        names.retain(|n| !ids.contains(n) && !prefix.as_ref().is_some_and(|p| n.starts_with(p)));
+        Ok(Response::new(RemoveDocumentsResponse {
+            documents: (before - names.len()) as u64,
+            ..Default::default()
+        }))
+    }
+
     async fn get_performance_report(
         &self,
         _: Request<GetPerformanceReportRequest>,
@@ -318,5 +389,14 @@ impl AdminService for Script {
             }),
             ..Default::default()
         }))
+    }
+}
+
+fn document(name: &str) -> Document {
+    Document {
+        id: name.to_owned(),
+        bytes: 7,
+        passages: 2,
+        ..Default::default()
     }
 }

@@ -1,0 +1,140 @@
+//! A document cut into passages that the embedding model can take in, each under the headings that it stands below.
+
+use text_splitter::{ChunkConfig, MarkdownSplitter, TextSplitter};
+
+/// Most characters of a passage: about the 256 tokens that all-MiniLM-L6-v2 reads.
+pub const PASSAGE_CHARS: usize = 900;
+/// Most characters of a title.
+const TITLE_CHARS: usize = 160;
+
+/// A part of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// The document's title and the headings above the passage, joined by ` > `.
+    pub title: String,
+    /// Not empty, and not longer than [`PASSAGE_CHARS`].
+    pub text: String,
+}
+
+/// Cuts a text at its headings, paragraphs and sentences, in this order of preference. A name that ends like one of a
+/// Markdown file has its text read as such. All that is not white space comes back, in order.
+pub fn passages(name: &str, title: &str, text: &str) -> Vec<Passage> {
+    let markdown = [".md", ".mdx", ".markdown"]
+        .iter()
+        .any(|end| name.ends_with(end));
+    let chunks: Vec<(usize, &str)> = if markdown {
+        let splitter = MarkdownSplitter::new(ChunkConfig::new(PASSAGE_CHARS));
+        splitter.chunk_indices(text).collect()
+    } else {
+        let splitter = TextSplitter::new(ChunkConfig::new(PASSAGE_CHARS));
+        splitter.chunk_indices(text).collect()
+    };
+    let mut headings = Headings::default();
+    let mut seen = 0;
+    let passage = |(at, chunk): (usize, &str)| {
+        // A passage that begins with a heading stands below it.
+        let until = at + chunk.lines().next().map_or(0, str::len);
+        if markdown && until > seen {
+            headings.read(&text[seen..until]);
+            seen = until;
+        }
+        Passage {
+            title: headings.under(title),
+            text: chunk.to_owned(),
+        }
+    };
+    chunks.into_iter().map(passage).collect()
+}
+
+/// The headings that are open, by their level.
+#[derive(Default)]
+struct Headings {
+    open: Vec<(usize, String)>,
+    fenced: bool,
+}
+
+impl Headings {
+    fn read(&mut self, text: &str) {
+        for line in text.lines() {
+            let line = line.trim();
+            if line.starts_with("```") || line.starts_with("~~~") {
+                self.fenced = !self.fenced;
+            }
+            let level = line.bytes().take_while(|b| *b == b'#').count();
+            let heading = line[level..].trim().trim_end_matches('#').trim();
+            if self.fenced || !(1..=6).contains(&level) || !line[level..].starts_with(' ') {
+                continue;
+            }
+            self.open.retain(|(above, _)| *above < level);
+            if !heading.is_empty() {
+                self.open.push((level, heading.to_owned()));
+            }
+        }
+    }
+
+    fn under(&self, title: &str) -> String {
+        let mut parts = vec![title];
+        // A document's first heading is often its title once more.
+        parts.extend(
+            self.open
+                .iter()
+                .map(|(_, h)| h.as_str())
+                .filter(|h| *h != title),
+        );
+        let whole = parts.join(" > ");
+        whole.chars().take(TITLE_CHARS).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn passages_stand_under_their_headings() {
+        let body = "word ".repeat(120);
+        let text = format!(
+            "# Queue\n\n{body}\n\n## Bounds\n\n{body}\n\n```\n# no heading\n```\n\n# Other\n\n{body}"
+        );
+        let passages = passages("docs/queue.md", "Queue", &text);
+        let titles: Vec<&str> = passages.iter().map(|p| p.title.as_str()).collect();
+        assert_eq!(titles.first(), Some(&"Queue"));
+        assert!(titles.contains(&"Queue > Bounds"), "{titles:?}");
+        assert_eq!(titles.last(), Some(&"Queue > Other"));
+        assert!(!titles.iter().any(|title| title.contains("no heading")));
+    }
+
+    #[test]
+    fn blank_text_has_no_passages() {
+        assert!(passages("a.txt", "a", " \n\t ").is_empty());
+    }
+
+    fn visible(text: &str) -> String {
+        text.chars().filter(|c| !c.is_whitespace()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn nothing_is_lost_and_no_passage_is_too_long(
+            text in prop_oneof![
+                "(#{0,7} ?[a-zé`*\\-\u{1F680}]{0,40}[ \n.\r]{0,3}){0,200}",
+                "[a-z]{0,4000}",
+                "\\PC{0,600}",
+            ],
+            markdown: bool,
+        ) {
+            let name = if markdown { "a.md" } else { "a.txt" };
+            let passages = passages(name, "title", &text);
+            for passage in &passages {
+                prop_assert!(!passage.text.trim().is_empty());
+                prop_assert!(passage.text.chars().count() <= PASSAGE_CHARS);
+                prop_assert!(passage.title.chars().count() <= TITLE_CHARS);
+            }
+            let together: String = passages.iter().map(|p| p.text.as_str()).collect();
+            prop_assert_eq!(visible(&together), visible(&text));
+        }
+    }
+}
