@@ -187,14 +187,9 @@ async fn sentinels_fail_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_moves_slots_and_loses_a_node() {
-    let mut cluster = RedisCluster::start(true).await;
-    let load = Load::start(replica(RedisConfig {
-        topology: Topology::Cluster,
-        ..config(cluster.urls())
-    }));
-    load.hits(500).await;
-    within_the_bound(&load, "cluster well");
+async fn a_cluster_moves_slots() {
+    let cluster = RedisCluster::start(false).await;
+    let load = on_cluster(&cluster).await;
     let errors = load.cache().stats().redis_errors;
     for n in 0..20 {
         let slot = cluster.slot(&format!("{{{}}}", key(&n.to_string()))).await;
@@ -210,6 +205,14 @@ async fn a_cluster_moves_slots_and_loses_a_node() {
         load.cache().stats().redis_errors - errors
     );
     load.hits(500).await;
+    within_the_bound(&load, "after the moves");
+    load.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_loses_a_node() {
+    let mut cluster = RedisCluster::start(true).await;
+    let load = on_cluster(&cluster).await;
     cluster.nodes[0].kill();
     let promoted = async || {
         let info = cluster.nodes[3].info("replication").await;
@@ -219,6 +222,21 @@ async fn a_cluster_moves_slots_and_loses_a_node() {
     load.hits(500).await;
     within_the_bound(&load, "node lost");
     // The shards that were never touched, and the one that changed hands.
+    shared_again(&load).await;
+    load.stop().await;
+}
+
+async fn on_cluster(cluster: &RedisCluster) -> Load {
+    let load = Load::start(replica(RedisConfig {
+        topology: Topology::Cluster,
+        ..config(cluster.urls())
+    }));
+    load.hits(500).await;
+    within_the_bound(&load, "cluster well");
+    load
+}
+
+async fn shared_again(load: &Load) {
     let all = async || {
         for n in 0..30 {
             found(load.cache(), &key(&n.to_string())).await?;
@@ -226,5 +244,4 @@ async fn a_cluster_moves_slots_and_loses_a_node() {
         Some(())
     };
     eventually("every answer is shared again", all).await;
-    load.stop().await;
 }
