@@ -58,7 +58,7 @@ bench-peers: setup-run ## side by side with llama.cpp, OpenVINO GenAI and transf
 bench-quality: setup-run ## what each precision costs in quality, beside llama.cpp; POSITIONS=2400
 	@$(PYTHON) benches/peers/quality.py
 
-fuzz: setup-run ## fuzz the readers of model files; SECONDS=60
+fuzz: setup-run ## fuzz the readers of model files and the wire; SECONDS=60
 	@scripts/fuzz.sh $(SECONDS)
 
 image: ## build the container image with docker, podman or buildah; IMAGE=name:tag

@@ -17,9 +17,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn protos() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files =
+    let ours =
         ["explain", "embed", "model", "admin"].map(|n| format!("codeexplainer/v1/{n}.proto"));
-    let set = protox::compile(&files, ["proto"])?;
+    let files = ours
+        .into_iter()
+        .chain(["inference/grpc_service.proto".into()]);
+    let set = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // gRPC reflection answers from this.
     std::fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;

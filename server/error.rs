@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::access::rates::Rate;
 use crate::explain::CancelReason;
 
 /// Why an item was refused or failed.
@@ -37,6 +38,24 @@ pub enum Error {
         /// Items in flight that a stream may have.
         limit: usize,
     },
+    /// The tenant has asked for more than it may in a time.
+    #[error("over the limit of {rate} {what} for these credentials; {}", later(*retry))]
+    RateLimited {
+        /// Items or tokens.
+        what: &'static str,
+        /// How many of them in which time.
+        rate: Rate,
+        /// When to try again; `None`: the item alone is more than that.
+        retry: Option<Duration>,
+    },
+    /// Who calls has not shown who they are. What was wrong is not told.
+    #[error(
+        "no valid credentials; send a bearer token, or a client certificate, that this server knows"
+    )]
+    Unauthenticated,
+    /// Who calls may not do this.
+    #[error("these credentials do not allow this call")]
+    PermissionDenied,
     /// The model is not ready yet.
     #[error("the model is loading; try again soon")]
     Loading,
@@ -88,10 +107,13 @@ impl Error {
             Self::DuplicateId(_) => Code::AlreadyExists,
             Self::QueueFull { .. }
             | Self::StreamFull { .. }
+            | Self::RateLimited { .. }
             | Self::SlowReader { .. }
             | Self::OutOfMemory => Code::ResourceExhausted,
             Self::Loading | Self::ShuttingDown | Self::Wedged => Code::Unavailable,
             Self::NoEmbeddings(_) => Code::FailedPrecondition,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::PermissionDenied => Code::PermissionDenied,
             Self::Cancelled(_) => Code::Cancelled,
             Self::Deadline => Code::DeadlineExceeded,
             Self::Engine | Self::Internal => Code::Internal,
@@ -105,6 +127,9 @@ impl Error {
             Self::DuplicateId(_) => "duplicate_id",
             Self::QueueFull { .. } => "queue_full",
             Self::StreamFull { .. } => "stream_full",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission_denied",
             Self::Loading => "loading",
             Self::ShuttingDown => "shutting_down",
             Self::Cancelled(_) => "cancelled",
@@ -122,6 +147,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry, .. } => Some(*retry),
+            Self::RateLimited { retry, .. } => *retry,
             Self::StreamFull { .. } => Some(Duration::from_millis(100)),
             Self::Loading
             | Self::OutOfMemory
@@ -132,6 +158,8 @@ impl Error {
             Self::ShuttingDown => Some(Duration::ZERO),
             Self::Invalid { .. }
             | Self::DuplicateId(_)
+            | Self::Unauthenticated
+            | Self::PermissionDenied
             | Self::Cancelled(_)
             | Self::NoEmbeddings(_)
             | Self::Deadline
@@ -146,6 +174,9 @@ impl Error {
             Self::DuplicateId(_) => "id",
             Self::QueueFull { .. }
             | Self::StreamFull { .. }
+            | Self::RateLimited { .. }
+            | Self::Unauthenticated
+            | Self::PermissionDenied
             | Self::Loading
             | Self::ShuttingDown
             | Self::Cancelled(_)
@@ -157,6 +188,13 @@ impl Error {
             | Self::Wedged
             | Self::Internal => "",
         }
+    }
+}
+
+fn later(retry: Option<Duration>) -> &'static str {
+    match retry {
+        Some(_) => "try again later",
+        None => "the item alone is more than that",
     }
 }
 

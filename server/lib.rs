@@ -3,8 +3,9 @@
 //! In reading order, the way an item goes:
 //!
 //! - [`config`]: what an operator can set.
-//! - [`api`]: gRPC and HTTP; the wire's types end there.
+//! - [`api`]: gRPC and HTTP; the wire's types end there. [`access`]: who may call.
 //! - [`request`]: a request that is known to be good. [`identity`]: who it is for.
+//!   [`redact`]: its secrets made unreadable.
 //! - [`explain`]: one item from its request to its last event.
 //! - [`prompt`]: from a snippet to a prompt. [`text`]: from a prompt to tokens, and from tokens back to text.
 //! - [`embed`]: texts to vectors, by a model and a cache of their own. [`disk`]: databases in files.
@@ -16,6 +17,7 @@
 //! - [`status`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
 //! - [`error`]: every way an item can fail.
 
+pub mod access;
 pub mod api;
 pub mod cache;
 pub mod config;
@@ -31,6 +33,7 @@ pub mod model;
 pub mod optimize;
 pub mod prompt;
 pub mod quantize;
+pub mod redact;
 pub mod request;
 pub mod run;
 pub mod scheduler;
@@ -43,6 +46,11 @@ pub mod weights;
 #[allow(missing_docs, clippy::all)]
 pub mod proto {
     tonic::include_proto!("codeexplainer.v1");
+
+    /// The Open Inference Protocol's.
+    pub mod inference {
+        tonic::include_proto!("inference");
+    }
 
     /// The descriptors of all protos, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

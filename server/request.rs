@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::prompt::language::parse_language;
 use crate::prompt::{PromptError, Strategy};
 use crate::proto;
+use crate::redact::redact;
 use crate::scheduler::Priority;
 
 /// The longest id, in bytes.
@@ -29,6 +30,8 @@ pub struct RequestLimits {
     pub max_new_tokens: usize,
     /// The `max_new_tokens` of a request that names none.
     pub default_max_new_tokens: usize,
+    /// Secrets in code are made unreadable.
+    pub redact_secrets: bool,
 }
 
 /// One snippet to explain; every field has a value that can be served.
@@ -38,6 +41,10 @@ pub struct ValidRequest {
     pub id: String,
     /// Not empty.
     pub code: String,
+    /// Secrets that were taken out of the code.
+    pub redacted: usize,
+    /// What the client should know.
+    pub notes: Vec<String>,
     /// As given; `None`: to be detected.
     pub language: Option<String>,
     /// How the prompt is made.
@@ -77,6 +84,7 @@ impl ValidRequest {
         let (max_new_tokens, min_new_tokens) = token_limits(&wire, limits)?;
         let sampling = sampling(&wire)?;
         check_stops(&wire.stop)?;
+        let redacted = limits.redact_secrets.then(|| redact(&wire.code)).flatten();
         Ok(Self {
             language: language(&wire.language)?,
             strategy: strategy(&wire.strategy)?,
@@ -92,7 +100,9 @@ impl ValidRequest {
             timeout: wire.timeout.map(timeout).transpose()?,
             keep_at_deadline: keep_at_deadline(wire.on_deadline)?,
             id: wire.id,
-            code: wire.code,
+            redacted: redacted.as_ref().map_or(0, |r| r.count()),
+            notes: redacted.iter().map(|r| r.note()).collect(),
+            code: redacted.map_or(wire.code, |r| r.text),
         })
     }
 }
@@ -253,6 +263,7 @@ mod tests {
         code_bytes: 100,
         max_new_tokens: 50,
         default_max_new_tokens: 20,
+        redact_secrets: false,
     };
 
     fn good() -> proto::ExplainRequest {

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Access, AccessError};
 use crate::api::{Shared, http::serve_http, serve_grpc};
 use crate::cache::Cache;
 use crate::config::Config;
@@ -28,6 +29,9 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How often the metrics' samples are moved into their buckets, and expired answers are freed.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often the files of keys and certificates are looked at.
+const RELOAD: Duration = Duration::from_secs(2);
 
 /// Sockets that are bound.
 pub struct Listeners {
@@ -63,6 +67,9 @@ pub enum RunError {
     /// The embedding model cannot be served.
     #[error("the embedding model: {0}")]
     Embed(#[from] EmbedError),
+    /// The files that say who may call are of no use.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Something else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -89,8 +96,12 @@ pub async fn run(
     )?);
     let metrics = Arc::new(Metrics::new().context("the metrics")?);
     let embedder = Arc::new(Embedder::new(config.embed.clone(), metrics.clone()));
+    let access = Arc::new(Access::open(&config.access)?);
     let shared = Arc::new(Shared {
         status: status.clone(),
+        access: access.clone(),
+        connections: config.connections,
+        message_bytes: config.message_bytes,
         request: config.request,
         stream_items: config.stream_items,
         slow_reader_timeout: config.stream.slow_reader_timeout,
@@ -104,6 +115,7 @@ pub async fn run(
     let stop = CancellationToken::new();
     let _stop_with_me = stop.clone().drop_guard();
     tokio::spawn(upkeep(shared.clone(), stop.clone()));
+    tokio::spawn(reload(access, shared.metrics.clone(), stop.clone()));
     let mut grpc = tokio::spawn(serve_grpc(listeners.grpc, shared.clone(), stop.clone()));
     let mut http = tokio::spawn(serve_http(listeners.http, shared.clone(), stop.clone()));
 
@@ -148,6 +160,27 @@ async fn upkeep(shared: Arc<Shared>, stop: CancellationToken) {
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         shared.metrics.upkeep();
         shared.cache.sweep();
+    }
+}
+
+/// Keeps keys and certificates as their files have them.
+async fn reload(access: Arc<Access>, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let tell_end = |access: &Access, metrics: &Metrics| {
+        if let Some(tls) = access.tls() {
+            metrics.access.certificate_ends(tls.not_after);
+        }
+    };
+    tell_end(&access, &metrics);
+    let mut ticks = tokio::time::interval(RELOAD);
+    while access.has_files() && stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let (access, metrics) = (access.clone(), metrics.clone());
+        let look = move || {
+            access.reload(|file, good| metrics.access.reloaded(file, good));
+            tell_end(&access, &metrics);
+        };
+        if tokio::task::spawn_blocking(look).await.is_err() {
+            tracing::error!("reading changed files panicked");
+        }
     }
 }
 

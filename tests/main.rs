@@ -2,6 +2,10 @@
 
 mod common;
 
+mod access_keys;
+mod access_limits;
+mod access_program;
+mod access_tls;
 mod architecture;
 mod bad_model_files;
 mod bad_requests;
@@ -21,6 +25,7 @@ mod embed_parity;
 mod engine_restart;
 mod every_format;
 mod fuzz_cache_value;
+mod fuzz_protocol;
 mod fuzz_weights;
 mod health_and_reflection;
 mod kv_precision;
@@ -41,6 +46,7 @@ mod quantized;
 mod quantized_kernels;
 mod queue;
 mod real_model;
+mod redaction;
 mod same_answers;
 mod sampler;
 mod settings;

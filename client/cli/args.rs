@@ -7,6 +7,8 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 
 use code_explainer_client::{ExplainOptions, Priority};
 
+use super::credentials::AccessArgs;
+
 const AFTER_HELP: &str = "\
 Examples:
   code-explainer explain src/main.rs
@@ -26,7 +28,7 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "code-explainer", version, after_help = AFTER_HELP, propagate_version = true)]
 pub(crate) struct Args {
-    /// The server: HOST:PORT or http://HOST:PORT.
+    /// The server: HOST:PORT, http://HOST:PORT or https://HOST:PORT.
     #[arg(
         long,
         global = true,
@@ -35,6 +37,8 @@ pub(crate) struct Args {
         default_value = "http://127.0.0.1:50051"
     )]
     pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

@@ -51,7 +51,7 @@ impl ExplainService for ExplainApi {
         request: Request<ExplainRequest>,
     ) -> Result<Response<Self::ExplainStream>, Status> {
         let parent = trace_parent(request.metadata());
-        let identity = identity(request.extensions());
+        let identity = identity(request.extensions())?;
         let deadline = deadline(request.metadata());
         let shared = &self.shared;
         let explainer = shared.status.explainer().cloned();
@@ -79,7 +79,7 @@ impl ExplainService for ExplainApi {
         &self,
         request: Request<EmbedRequest>,
     ) -> Result<Response<EmbedResponse>, Status> {
-        let identity = identity(request.extensions());
+        let identity = identity(request.extensions())?;
         let salt = identity.salt(self.shared.cache_secret.as_bytes());
         embed::embed(&self.shared, &salt, request).await
     }
@@ -89,7 +89,7 @@ impl ExplainService for ExplainApi {
         request: Request<Streaming<ExplainStreamRequest>>,
     ) -> Result<Response<Self::ExplainStreamStream>, Status> {
         let parent = Arc::new(trace_parent(request.metadata()));
-        let identity = identity(request.extensions());
+        let identity = identity(request.extensions())?;
         let deadline = deadline(request.metadata());
         let shared = self.shared.clone();
         let (out, events) = Outlet::new(OUTLET_EVENTS, shared.slow_reader_timeout);
@@ -257,7 +257,7 @@ impl InFlight {
 
 /// When the items of a call have to end, by its `grpc-timeout`: a little before the client ends it, so that it hears of it.
 /// One that cannot be read is none, as for all who read it.
-fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+pub(super) fn deadline(metadata: &MetadataMap) -> Option<Instant> {
     const MARGIN: Duration = Duration::from_millis(50);
     let timeout = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     let time = timeout - MARGIN.min(timeout / 10);
@@ -282,7 +282,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     }
 }
 
-fn trace_parent(metadata: &MetadataMap) -> TraceParent {
+pub(super) fn trace_parent(metadata: &MetadataMap) -> TraceParent {
     let header = |name| {
         metadata
             .get(name)

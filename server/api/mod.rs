@@ -1,52 +1,75 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
+//! - `connections`: accepted, bounded, encrypted, closed. `door`: whose a call is, and whether they may make it.
 //! - `explain`: the bidirectional stream and the single call.
 //! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
 //! - `model`, `admin`: what is served, and how it fares.
+//! - [`inference`]: the same explanations by the Open Inference Protocol.
 //! - [`http`]: metrics and probes.
 
 mod admin;
+mod connections;
 mod convert;
+mod door;
 mod embed;
 mod explain;
 pub mod http;
+pub mod inference;
 mod model;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use connections::ConnectionLimits;
+
+use axum::http::Request;
+use axum::serve::{Listener, ListenerExt};
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::body::Body;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use connections::{Connections, Peer, Protocol};
+use tower::Service;
+
+use crate::access::Access;
 use crate::cache::Cache;
 use crate::embed::Embedder;
+use crate::error::Error;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::explain_service_server::ExplainServiceServer;
+use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::proto::model_service_server::ModelServiceServer;
 use crate::request::RequestLimits;
 use crate::status::{ServerStatus, State};
 
 /// Services whose health is told, and the server as a whole.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
     "codeexplainer.v1.ExplainService",
     "codeexplainer.v1.ModelService",
     "codeexplainer.v1.AdminService",
+    "inference.GRPCInferenceService",
 ];
 
 /// What the services share.
 pub struct Shared {
     /// Phase, model and running items.
     pub status: ServerStatus,
+    /// Who may call.
+    pub access: Arc<Access>,
+    /// What connections may take.
+    pub connections: ConnectionLimits,
+    /// The largest message, in bytes.
+    pub message_bytes: usize,
     /// What a request may ask for.
     pub request: RequestLimits,
     /// Items in flight on a stream at most.
@@ -70,7 +93,7 @@ pub struct Shared {
 /// Serves gRPC until `stop`, then ends the connections as they fall idle.
 ///
 /// # Errors
-/// The reflection service cannot read its own descriptors, or the listener fails.
+/// The reflection service cannot read its own descriptors.
 pub async fn serve_grpc(
     listener: TcpListener,
     shared: Arc<Shared>,
@@ -87,34 +110,69 @@ pub async fn serve_grpc(
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    // Room for an item that is somewhat too large, so that it gets an error of its own; far larger messages end the
-    // stream.
-    let message_bytes = shared.request.code_bytes.saturating_mul(4).max(4 << 20);
-    let explain = ExplainServiceServer::new(explain::ExplainApi::new(shared.clone()))
-        .max_decoding_message_size(message_bytes);
-    Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .http2_adaptive_window(Some(true))
-        .add_service(explain)
-        .add_service(ModelServiceServer::new(model::ModelApi::new(
-            shared.clone(),
-        )))
-        .add_service(AdminServiceServer::new(admin::AdminApi::new(shared)))
+    let bytes = shared.message_bytes;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(
+            ExplainServiceServer::new(explain::ExplainApi::new(shared.clone()))
+                .max_decoding_message_size(bytes),
+        )
+        .add_service(
+            ModelServiceServer::new(model::ModelApi::new(shared.clone()))
+                .max_decoding_message_size(bytes),
+        )
+        .add_service(
+            AdminServiceServer::new(admin::AdminApi::new(shared.clone()))
+                .max_decoding_message_size(bytes),
+        )
+        .add_service(
+            GrpcInferenceServiceServer::new(inference::InferenceApi::new(shared.clone()))
+                .max_decoding_message_size(bytes),
+        )
         .add_service(health)
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
-        .await?;
+        .add_service(reflection().build_v1alpha()?);
+    let routes = routes.routes().prepare();
+    let connections = Connections {
+        limits: shared.connections,
+        metrics: shared.metrics.clone(),
+        protocol: Protocol::Grpc,
+    };
+    let access = shared.access.clone();
+    let tls = move || access.tls().map(|tls| tls.grpc.clone());
+    let answer = move |mut call: Request<Incoming>, peer: &Peer| {
+        let admitted = door::admit(&shared.access, &shared.metrics, peer, &mut call);
+        let mut routes = routes.clone();
+        async move {
+            match admitted {
+                Ok(()) => {
+                    let Ok(answer) = routes.call(call.map(Body::new)).await;
+                    answer
+                }
+                Err(status) => status.into_http(),
+            }
+        }
+    };
+    connections
+        .serve(undelayed(listener), tls, answer, stop)
+        .await;
     Ok(())
 }
 
+/// A token goes out when it is there, not when a packet is full.
+fn undelayed(listener: TcpListener) -> impl Listener {
+    listener.tap_io(|io| {
+        // Where it fails the connection is gone, which reading it tells.
+        let _ = io.set_nodelay(true);
+    })
+}
+
 /// Whom a call is for, as found out before it came to its service.
-fn identity(call: &tonic::Extensions) -> Arc<Identity> {
-    call.get::<Arc<Identity>>()
-        .cloned()
-        .unwrap_or_else(Identity::anonymous)
+///
+/// # Errors
+/// [`Error::Unauthenticated`]: it came in by another way than the door.
+fn identity(call: &tonic::Extensions) -> Result<Arc<Identity>, Error> {
+    call.get().cloned().ok_or(Error::Unauthenticated)
 }
 
 /// Keeps health in step with the server's state.

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::access_args::{AccessArgs, ConnectionArgs, Switch};
 use super::cache_memory_args::CacheMemoryArgs;
 use super::embed_args::EmbedArgs;
 use super::export_args::ExportArgs;
+use super::key_args::KeyArgs;
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
 use super::scheduling_args::SchedulingArgs;
@@ -26,7 +28,8 @@ use crate::scheduler::{EngineRules, SchedulerOptions};
     name = "code-explainer-server",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 after a clean stop, 64 for a bad setting, 66 for a model that cannot be loaded, \
+    after_help = "Exit codes: 0 after a clean stop, 64 for a bad setting, 66 for a model that cannot be loaded or \
+                  another file that cannot be read, \
                   69 for an address that cannot be bound, 1 for anything else."
 )]
 pub(super) struct Cli {
@@ -67,6 +70,15 @@ pub(super) enum CliCommand {
         loaded or a module that cannot be written."
     )]
     Export(ExportArgs),
+
+    /// Make a key for a client, and print the line that lets it in
+    ///
+    /// The line goes to standard output, for the file of `serve --auth-file`; the token goes to standard error or to
+    /// --token-file, once: the file has its hash alone.
+    #[command(after_help = "Example:\n  \
+        code-explainer-server make-key --name ci --tenant acme --token-file ci.token >> identities\n  \
+        code-explainer --token-file ci.token explain main.rs")]
+    MakeKey(KeyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +91,10 @@ pub(super) struct ServeArgs {
     pub(super) addresses: AddressArgs,
     #[command(flatten, next_help_heading = "Model")]
     pub(super) model: ModelArgs,
+    #[command(flatten, next_help_heading = "Access")]
+    pub(super) access: AccessArgs,
+    #[command(flatten, next_help_heading = "Connections")]
+    pub(super) connections: ConnectionArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub(super) limits: LimitArgs,
     #[command(flatten, next_help_heading = "Streams")]
@@ -296,6 +312,8 @@ impl ServeArgs {
     pub(super) fn validate(self) -> Result<Config, String> {
         let Self {
             addresses,
+            access,
+            connections,
             model,
             limits,
             streams,
@@ -340,6 +358,9 @@ impl ServeArgs {
                 model.threads
             ));
         }
+        let redact_secrets = access.redact_secrets == Switch::On;
+        let access = access.validate(addresses.listen)?;
+        let (connections, message_bytes) = connections.validate(limits.max_code_bytes)?;
         let engine = model.engine()?;
         let wishes = Wishes {
             precision: model.precision(&engine)?,
@@ -388,6 +409,9 @@ impl ServeArgs {
         Ok(Config {
             listen: addresses.listen,
             http_listen: addresses.http_listen,
+            access,
+            connections,
+            message_bytes,
             model: model.model,
             optimize: (model.optimize == Optimize::On).then_some(wishes),
             devices: model.device,
@@ -418,6 +442,7 @@ impl ServeArgs {
                 code_bytes: limits.max_code_bytes,
                 max_new_tokens: limits.max_new_tokens,
                 default_max_new_tokens: limits.default_max_new_tokens,
+                redact_secrets,
             },
             cache: cache_config,
             cache_secret: Secret(cache.cache_secret),

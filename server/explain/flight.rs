@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::access::rates::Rates;
 use crate::cache::{CacheKey, CachedAnswer, FinishReason, Lookup, Timings};
 use crate::error::Error;
 use crate::explain::log::{AnswerLog, Writer};
@@ -52,6 +53,8 @@ pub(super) struct Plan {
     pub(super) prepared: Arc<Prepared>,
     /// Keys what it leaves behind.
     pub(super) salt: Arc<[u8]>,
+    /// What the tenant may still ask for.
+    pub(super) rates: Arc<Rates>,
 }
 
 impl Flights {
@@ -145,6 +148,10 @@ impl Explainer {
             writer.replay(now(), level, &answer);
             return Ok(());
         }
+        // An answer that is there already takes nothing from anybody.
+        let may_need = plan.prepared.tokens.len() + plan.request.max_new_tokens;
+        (plan.rates.take_tokens(may_need))
+            .inspect_err(|_| self.metrics.access.rate_limited("tokens"))?;
         let (reason, rest) = self.generate(writer, plan, place).await?;
         if let Some(key) = key {
             let answer = writer.read(|log| to_cached(log, &rest, reason, plan));

@@ -146,6 +146,7 @@ impl Explainer {
         identity: &Identity,
         deadline: Option<Instant>,
     ) -> Result<Done, Error> {
+        (identity.rates.take_item()).inspect_err(|_| self.metrics.access.rate_limited("items"))?;
         let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
         let prepared = tokio::select! {
@@ -172,6 +173,7 @@ impl Explainer {
                     request: request.clone(),
                     prepared: prepared.clone(),
                     salt,
+                    rates: identity.rates.clone(),
                 };
                 self.tasks.spawn(self.clone().fly(lead, plan, place));
                 reader

@@ -21,6 +21,7 @@ impl Explainer {
     /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, and not more
     /// at once than there are cores.
     pub(super) async fn prepare(&self, request: &Arc<ValidRequest>) -> Result<Prepared, Error> {
+        self.metrics.access.redacted(request.redacted);
         let turn = self.preparing.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Error::ShuttingDown)?;
         let (request, text) = (request.clone(), self.text.clone());
@@ -87,6 +88,6 @@ fn prepare(request: &ValidRequest, text: &Text) -> Result<Prepared, Error> {
         tokens: prompt.tokens,
         text: prompt.text,
         language: parts.language,
-        notes: parts.notes,
+        notes: request.notes.iter().cloned().chain(parts.notes).collect(),
     })
 }

@@ -8,6 +8,7 @@ mod life;
 mod register;
 mod streams;
 
+mod access;
 mod embeddings;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use describe::describe;
 pub use life::Life;
 use register::{counter, gauge, histogram};
 
+pub use access::{AccessMetrics, ConnectionGuard};
 pub use embeddings::EmbeddingMetrics;
 
 use crate::cache::CacheStats;
@@ -89,6 +91,8 @@ pub struct ItemTimes {
 
 /// A server's metrics.
 pub struct Metrics {
+    /// Connections, and who is let in.
+    pub access: AccessMetrics,
     /// Of embeddings and retrieval.
     pub embeddings: EmbeddingMetrics,
     prometheus: PrometheusHandle,
@@ -202,6 +206,7 @@ impl Metrics {
         let strategies = Strategy::ALL.iter();
         gauge(r, BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(Self {
+            access: AccessMetrics::new(r),
             embeddings: EmbeddingMetrics::new(r),
             prometheus: r.handle(),
             durations: strategies

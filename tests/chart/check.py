@@ -139,7 +139,9 @@ def server_stops_in_order(rendered):
     grace = int(rendered.environment()["CODE_EXPLAINER_SHUTDOWN_GRACE"].removesuffix("s"))
     rendered.check("the grace period is longer than preStop, grace, drain and last words together",
                    pod["terminationGracePeriodSeconds"] > pre_stop + grace + drain + 10)
-    rendered.check("readiness asks gRPC", container["readinessProbe"]["grpc"]["port"] == 50051)
+    encrypted = "CODE_EXPLAINER_TLS_CERT" in rendered.environment()
+    port = container["readinessProbe"].get("grpc", {}).get("port")
+    rendered.check("readiness asks gRPC, where it is not encrypted", port == (None if encrypted else 50051))
     rendered.check("liveness asks /healthz", container["livenessProbe"]["httpGet"]["path"] == "/healthz")
     rendered.check("start-up asks /readyz", container["startupProbe"]["httpGet"]["path"] == "/readyz")
     rendered.check("no variables of Services", pod["enableServiceLinks"] is False)
@@ -249,6 +251,28 @@ def external_redis():
     return r
 
 
+def access():
+    r = render("access")
+    env, server = r.environment(), r.server()
+    wanted = {"AUTH_FILE": "/etc/code-explainer/auth/identities", "TLS_CERT": "/etc/code-explainer/tls/tls.crt",
+              "TLS_KEY": "/etc/code-explainer/tls/tls.key", "TLS_CLIENT_CA": "/etc/code-explainer/tls/ca.crt",
+              "TLS_CLIENT_AUTH": "optional", "RATE_ITEMS": "600/min", "RATE_TOKENS": "200000/min", "REDACT_SECRETS": "on"}
+    for name, value in wanted.items():
+        r.check("%s is %s" % (name, value), env.get("CODE_EXPLAINER_" + name) == value)
+    secrets = {v["name"]: v["secret"]["secretName"] for v in server["volumes"] if "secret" in v}
+    r.check("secrets are mounted", secrets == {"auth": "explainer-keys", "tls": "explainer-tls"})
+    mounts = {m["name"]: m for m in server["containers"][0]["volumeMounts"]}
+    r.check("and cannot be written", all(mounts[name].get("readOnly") for name in secrets))
+    r.check("the probe speaks no TLS", "httpGet" in server["containers"][0]["readinessProbe"])
+    for message, *arguments in (
+            ("envoy.enabled to false", "--set", "access.tlsSecret=x"),
+            ("needs access.tlsSecret", "--set", "access.clientCertificates=required"),
+            ("needs access.authSecret", "--set", "envoy.enabled=false", "--set", "access.tlsSecret=x",
+             "--set", "access.clientCertificates=optional")):
+        check("refused: " + message, message in helm(*arguments)[1])
+    return r
+
+
 def bad_values_are_refused():
     for values, word in (
             (["server.batchsize=8"], "batchsize"),
@@ -302,7 +326,7 @@ def envoy_itself_agrees(rendered):
 
 
 def main():
-    everything = [default(), gpu(), minimal(), external_redis()]
+    everything = [default(), gpu(), minimal(), external_redis(), access()]
     for rendered in everything:
         manifests_are_valid(rendered)
         selectors_match(rendered)
@@ -311,7 +335,7 @@ def main():
         server_stops_in_order(rendered)
         if rendered.get("ConfigMap", "-envoy"):
             envoy_balances(rendered)
-    check("three of four have a balancer", sum(bool(r.get("ConfigMap", "-envoy")) for r in everything) == 3)
+    check("three of five have a balancer", sum(bool(r.get("ConfigMap", "-envoy")) for r in everything) == 3)
     bad_values_are_refused()
     readme_lists_the_values()
     envoy_itself_agrees(everything[0])

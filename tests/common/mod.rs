@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod awkward_shapes;
+pub(crate) mod certificates;
 pub(crate) mod divergence;
 pub(crate) mod minilm;
 pub(crate) mod model_files;
@@ -11,3 +12,4 @@ pub(crate) mod sequences;
 pub(crate) mod server;
 pub(crate) mod smollm;
 pub(crate) mod stream;
+pub(crate) mod wire;

@@ -1,0 +1,30 @@
+#![no_main]
+//! A message of either protocol, to the point where it is an item that the server would take.
+
+use code_explainer::api::inference::Wanted;
+use code_explainer::proto::explain_stream_request::Request;
+use code_explainer::proto::inference::ModelInferRequest;
+use code_explainer::proto::ExplainStreamRequest;
+use code_explainer::request::{RequestLimits, ValidRequest};
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+
+const LIMITS: RequestLimits = RequestLimits {
+    code_bytes: 4096,
+    max_new_tokens: 64,
+    default_max_new_tokens: 16,
+    redact_secrets: true,
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(message) = ExplainStreamRequest::decode(bytes)
+        && let Some(Request::Explain(item)) = message.request
+    {
+        let _ = ValidRequest::new(item, &LIMITS);
+    }
+    if let Ok(message) = ModelInferRequest::decode(bytes)
+        && let Ok(wanted) = Wanted::new(message)
+    {
+        let _ = ValidRequest::new(wanted.item, &LIMITS);
+    }
+});
