@@ -10,6 +10,7 @@ use crate::common::stream::{TestStream, is_accepted, is_last, item};
 fn of(id: &str, priority: Priority) -> ExplainRequest {
     ExplainRequest {
         priority: priority.into(),
+        max_new_tokens: 1,
         ..item(id, &format!("{id} = 1"))
     }
 }
@@ -38,11 +39,11 @@ async fn places_are_told_and_told_again_as_they_change() {
     let (server, control) = TestServer::fake(&["--batch-size", "1"]).await;
     control.hold();
     let mut stream = TestStream::open(&server).await;
-    stream.explain(item("runs", "x = 1")).await;
+    stream.explain(of("runs", Priority::Normal)).await;
     assert_eq!(accepted(&mut stream, "runs").await, 0);
     server.until_metric("code_explainer_queue_depth", 0.0).await;
     for (n, id) in ["a", "b", "c"].into_iter().enumerate() {
-        stream.explain(item(id, &format!("{id} = 1"))).await;
+        stream.explain(of(id, Priority::Normal)).await;
         assert_eq!(accepted(&mut stream, id).await, n as u32);
     }
     stream.explain(of("urgent", Priority::Interactive)).await;
@@ -63,13 +64,16 @@ async fn places_are_told_and_told_again_as_they_change() {
         Code::from(refused(&mut stream, "a").await.code),
         Code::Cancelled
     );
-    control.release();
-    stream.half_close();
+    // Each is of one token, so that a step ends one of them. What ends close together may be told in any order.
     let mut order = Vec::new();
-    while let Some((id, event)) = stream.next().await {
-        if matches!(event, Event::Done(_)) {
-            order.push(id);
-        }
+    while order.len() < 4 {
+        control.allow(1);
+        order.push(loop {
+            match stream.next().await.expect("there are more to come") {
+                (id, Event::Done(_)) => break id,
+                _ => {}
+            }
+        });
     }
     assert_eq!(order, ["runs", "urgent", "b", "c"]);
 }
