@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use code_explainer::config::{Command, Config};
 use code_explainer::engine::Sampling;
+use code_explainer::machine::Machine;
 use code_explainer::model::Model;
 use code_explainer::prompt::{self, Strategy};
 use code_explainer::scheduler::{
@@ -42,7 +43,12 @@ async fn measure(config: &Config) -> Result<(), Failure> {
         },
         ..config.scheduler.clone()
     };
-    let (scheduler, starting) = Scheduler::start(model.backends, &options, Arc::new(|_: &_| {}));
+    let (scheduler, starting) = Scheduler::start(
+        model.backends,
+        &options,
+        Arc::new(|_: &_| {}),
+        Machine::Threads,
+    );
     let (_, supervisor) = starting.ready(Arc::new(|_| {})).await?;
     let stop = CancellationToken::new();
     let supervised = tokio::spawn(supervisor.run(stop.clone()));

@@ -1,9 +1,13 @@
 //! The connection: made lazily, made again when it is lost.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
 
 use crate::proto::admin_service_client::AdminServiceClient;
 use crate::proto::explain_service_client::ExplainServiceClient;
@@ -67,21 +71,39 @@ impl Client {
     /// # Panics
     /// When called outside a Tokio runtime, which drives the connection.
     pub fn connect_with(address: &str, options: &ConnectOptions) -> Result<Self, Error> {
-        let address = normalize(address)?;
-        let bad = |reason: &dyn std::fmt::Display| Error::Address {
-            address: address.clone(),
-            reason: reason.to_string(),
-        };
-        let channel = Endpoint::from_shared(address.clone())
-            .map_err(|_| bad(&"it cannot be parsed"))?
-            .user_agent(concat!("code-explainer-client/", env!("CARGO_PKG_VERSION")))
-            .map_err(|error| bad(&error))?
-            .connect_timeout(options.connect_timeout)
-            .http2_keep_alive_interval(options.keep_alive_interval)
-            .keep_alive_timeout(options.keep_alive_timeout)
-            .connect_lazy();
+        let (address, endpoint) = endpoint(address, options)?;
+        Ok(Self::of(address, endpoint.connect_lazy(), options))
+    }
+
+    /// As [`connect_with`](Self::connect_with), over connections that `open` makes: of a Unix socket, say, or through a
+    /// tunnel. The address is what the server is told it was called by.
+    ///
+    /// # Errors
+    /// [`Error::Address`] when the address cannot be one.
+    ///
+    /// # Panics
+    /// When called outside a Tokio runtime, which drives the connection.
+    pub fn connect_through<C, F>(
+        address: &str,
+        options: &ConnectOptions,
+        open: impl Fn() -> F + Send + 'static,
+    ) -> Result<Self, Error>
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = io::Result<C>> + Send + 'static,
+    {
+        let (address, endpoint) = endpoint(address, options)?;
+        let connector = service_fn(move |_: Uri| {
+            let connection = open();
+            async move { connection.await.map(TokioIo::new) }
+        });
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        Ok(Self::of(address, channel, options))
+    }
+
+    fn of(address: String, channel: Channel, options: &ConnectOptions) -> Self {
         let limit = options.max_message_bytes;
-        Ok(Self {
+        Self {
             address: address.into(),
             max_message_bytes: limit,
             explain: ExplainServiceClient::new(channel.clone())
@@ -91,7 +113,7 @@ impl Client {
             admin: AdminServiceClient::new(channel)
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit),
-        })
+        }
     }
 
     /// The server's address, with its scheme.
@@ -124,6 +146,22 @@ impl Client {
             .map(tonic::Response::into_inner)
             .map_err(|s| Error::from_status(&self.address, &s))
     }
+}
+
+fn endpoint(address: &str, options: &ConnectOptions) -> Result<(String, Endpoint), Error> {
+    let address = normalize(address)?;
+    let bad = |reason: &dyn std::fmt::Display| Error::Address {
+        address: address.clone(),
+        reason: reason.to_string(),
+    };
+    let endpoint = Endpoint::from_shared(address.clone())
+        .map_err(|_| bad(&"it cannot be parsed"))?
+        .user_agent(concat!("code-explainer-client/", env!("CARGO_PKG_VERSION")))
+        .map_err(|error| bad(&error))?
+        .connect_timeout(options.connect_timeout)
+        .http2_keep_alive_interval(options.keep_alive_interval)
+        .keep_alive_timeout(options.keep_alive_timeout);
+    Ok((address, endpoint))
 }
 
 /// The address with a scheme, checked for what tonic would only notice when it connects.

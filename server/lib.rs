@@ -15,6 +15,7 @@
 //! - [`engine`]: the one trait between the scheduler and a device's model, and what implements it.
 //! - [`weights`]: model files. [`model`]: from files to a tokenizer and a backend. [`quantize`]: from files to files that
 //!   a server maps.
+//! - [`machine`]: what engines and long computations run on.
 //! - [`status`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
 //! - [`error`]: every way an item can fail.
 
@@ -27,6 +28,7 @@ pub mod engine;
 pub mod error;
 pub mod explain;
 pub mod identity;
+pub mod machine;
 pub mod memory;
 pub mod metrics;
 pub mod model;
@@ -52,4 +54,4 @@ pub mod proto {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
-pub use run::{Listeners, run};
+pub use run::{Edges, Listeners, run, run_on};

@@ -4,24 +4,22 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Shared, http::serve_http, serve_grpc};
-use crate::cache::Cache;
+use crate::api::{Connection, Shared, connections, http::serve_http, serve_grpc};
 use crate::config::Config;
-use crate::embed::{EmbedError, Embedder, Load};
+use crate::embed::{EmbedError, Load};
 use crate::explain::{Explainer, InFlight, Snippets};
-use crate::metrics::Metrics;
+use crate::machine::Machine;
 use crate::model::{Model, ModelError, together};
-use crate::retrieval::Retrieval;
 use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
-use crate::session::Sessions;
 use crate::status::{Phase, ServerStatus};
 use crate::telemetry::Traces;
 
@@ -56,6 +54,16 @@ impl Listeners {
     }
 }
 
+/// Where a server meets the world. What it has of its own beside this is what it was given in its configuration.
+pub struct Edges<I> {
+    /// Connections for gRPC, as they come.
+    pub grpc: I,
+    /// For HTTP; `None`: nobody asks.
+    pub http: Option<TcpListener>,
+    /// What it works on.
+    pub machine: Machine,
+}
+
 /// Why a server ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -84,38 +92,45 @@ pub async fn run(
     open: impl FnOnce() -> Result<Model, ModelError> + Send + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let status = ServerStatus::new();
+    let edges = Edges {
+        grpc: connections(listeners.grpc),
+        http: Some(listeners.http),
+        machine: Machine::Threads,
+    };
+    let shared = Shared::new(&config)?;
+    run_on(edges, shared, config, open, shutdown).await
+}
+
+/// The same between edges of the caller's own, who may look at what its parts share.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on<C: Connection>(
+    edges: Edges<impl Stream<Item = std::io::Result<C>> + Send + 'static>,
+    shared: Arc<Shared>,
+    config: Config,
+    open: impl FnOnce() -> Result<Model, ModelError> + Send + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let Edges {
+        grpc,
+        http,
+        machine,
+    } = edges;
+    let status = shared.status.clone();
     let traces = Arc::new(Traces::new(
         config.otlp_endpoint.as_deref(),
         &config.replica,
     )?);
-    let metrics = Arc::new(Metrics::new().context("the metrics")?);
-    let embedder = Arc::new(Embedder::new(config.embed.clone(), metrics.clone()));
-    let retrieval = Retrieval::new(config.retrieval.clone(), embedder.clone(), metrics.clone());
-    let retrieval = Arc::new(retrieval);
-    let shared = Arc::new(Shared {
-        status: status.clone(),
-        request: config.request,
-        stream_items: config.stream_items,
-        stream: config.stream.clone(),
-        sessions: Sessions::new(config.stream.resume),
-        replica: config.replica.as_str().into(),
-        cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
-        embedder: embedder.clone(),
-        retrieval: retrieval.clone(),
-        cache_secret: config.cache_secret.0.as_str().into(),
-        metrics,
-        started: Instant::now(),
-    });
     let stop = CancellationToken::new();
     let _stop_with_me = stop.clone().drop_guard();
     tokio::spawn(upkeep(shared.clone(), stop.clone()));
-    let mut grpc = tokio::spawn(serve_grpc(listeners.grpc, shared.clone(), stop.clone()));
-    let mut http = tokio::spawn(serve_http(listeners.http, shared.clone(), stop.clone()));
+    let mut grpc = tokio::spawn(serve_grpc(grpc, shared.clone(), stop.clone()));
+    let mut http = tokio::spawn(http_side(http, shared.clone(), stop.clone()));
 
     tokio::pin!(shutdown);
     let mut engines = tokio::select! {
-        engines = start_engines(&shared, &config, open, traces.clone()) => Some(engines?),
+        engines = start_engines(&shared, &config, open, traces.clone(), &machine) => Some(engines?),
         () = &mut shutdown => None,
         ended = &mut grpc => return Ok(failed("gRPC", ended)?),
         ended = &mut http => return Ok(failed("HTTP", ended)?),
@@ -137,13 +152,13 @@ pub async fn run(
         status.closing.cancel();
         engines.stop.cancel();
         if let Ok(Ok(threads)) = engines.supervised.await {
-            end_of_threads(threads).await;
+            end_of_threads(threads, &machine).await;
         }
     }
     status.closing.cancel();
     let stored = async {
-        retrieval.settled().await;
-        embedder.flush().await;
+        shared.retrieval.settled().await;
+        shared.embedder.flush().await;
     };
     if tokio::time::timeout(GOODBYE, stored).await.is_err() {
         tracing::warn!("what was to be stored takes too long; leaving it behind");
@@ -151,8 +166,22 @@ pub async fn run(
     stop.cancel();
     goodbye(grpc, http).await;
     // It blocks while it sends what is left.
-    let _ = tokio::task::spawn_blocking(move || traces.shutdown(GOODBYE)).await;
+    machine.block(move || traces.shutdown(GOODBYE)).await;
     Ok(())
+}
+
+async fn http_side(
+    listener: Option<TcpListener>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    match listener {
+        Some(listener) => serve_http(listener, shared, stop).await,
+        None => {
+            stop.cancelled().await;
+            Ok(())
+        }
+    }
 }
 
 async fn upkeep(shared: Arc<Shared>, stop: CancellationToken) {
@@ -188,8 +217,9 @@ async fn start_engines(
     config: &Config,
     open: impl FnOnce() -> Result<Model, ModelError> + Send + 'static,
     traces: Arc<Traces>,
+    machine: &Machine,
 ) -> Result<Engines, RunError> {
-    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = machine.compute(open).await;
     let Model {
         text,
         digest,
@@ -206,7 +236,7 @@ async fn start_engines(
         ..config.scheduler.clone()
     };
     let observer = Arc::new(move |step: &_| metrics.step(step));
-    let (scheduler, starting) = Scheduler::start(backends, &options, observer);
+    let (scheduler, starting) = Scheduler::start(backends, &options, observer, machine.clone());
     let metrics = shared.metrics.clone();
     let restarts = Arc::new(move |cause| metrics.life.restarted(cause));
     let ready = starting.ready(restarts).await;
@@ -229,7 +259,6 @@ async fn start_engines(
         // Opened now, so that the first who asks need not wait; what is wrong with it is in the log.
         let _ = shared.retrieval.store().await;
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (context_length, kv_precision) = (model.context_length, model.kv_precision);
     shared.status.serve(Arc::new(Explainer {
         text,
@@ -244,7 +273,8 @@ async fn start_engines(
         retrieval: shared.retrieval.clone(),
         in_flight: InFlight::default(),
         single_flight: config.stream.single_flight,
-        preparing: Arc::new(Semaphore::new(cores)),
+        preparing: Arc::new(Semaphore::new(machine.cores())),
+        machine: machine.clone(),
         cache_secret: config.cache_secret.0.clone(),
         metrics: shared.metrics.clone(),
         traces,
@@ -289,13 +319,13 @@ async fn drain(status: &ServerStatus, scheduler: &Scheduler, timeout: Duration) 
 }
 
 /// An engine that hangs in a step does not keep the process.
-async fn end_of_threads(threads: Vec<std::thread::JoinHandle<()>>) {
+async fn end_of_threads(threads: Vec<std::thread::JoinHandle<()>>, machine: &Machine) {
     let join = move || {
         threads
             .into_iter()
             .try_for_each(std::thread::JoinHandle::join)
     };
-    match tokio::time::timeout(GOODBYE, tokio::task::spawn_blocking(join)).await {
+    match tokio::time::timeout(GOODBYE, machine.compute(join)).await {
         Ok(Ok(Ok(()))) => {}
         Ok(_) => tracing::error!("an engine's thread panicked"),
         Err(_) => tracing::error!("an engine's thread hangs; leaving it behind"),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use code_explainer::engine::{Backend, Precision, Sampling, native};
+use code_explainer::machine::Machine;
 use code_explainer::scheduler::{
     EngineRules, Event, Job, Loader, Priority, Scheduler, SchedulerOptions, StepLimits, Supervisor,
     Tenant, Ticket,
@@ -81,6 +82,7 @@ impl Server {
                 count[1].fetch_add(report.draft_tokens as u64, Ordering::Relaxed);
                 count[2].fetch_add(report.accepted_tokens as u64, Ordering::Relaxed);
             }),
+            Machine::Threads,
         );
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

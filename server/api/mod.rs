@@ -20,18 +20,21 @@ mod model;
 mod stream;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::cache::Cache;
-use crate::config::StreamOptions;
+use crate::config::{Config, StreamOptions};
 use crate::embed::Embedder;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -77,15 +80,55 @@ pub struct Shared {
     /// Where to count.
     pub metrics: Arc<Metrics>,
     /// When the server started.
-    pub started: std::time::Instant,
+    pub started: Instant,
 }
 
-/// Serves gRPC until `stop`, then ends the connections as they fall idle.
+impl Shared {
+    /// Of a server of this configuration that has not begun yet.
+    ///
+    /// # Errors
+    /// The configured cache cannot be made.
+    pub fn new(config: &Config) -> anyhow::Result<Arc<Self>> {
+        let metrics = Arc::new(Metrics::new().context("the metrics")?);
+        let embedder = Arc::new(Embedder::new(config.embed.clone(), metrics.clone()));
+        let retrieval = Retrieval::new(config.retrieval.clone(), embedder.clone(), metrics.clone());
+        Ok(Arc::new(Self {
+            status: ServerStatus::new(),
+            request: config.request,
+            stream_items: config.stream_items,
+            stream: config.stream.clone(),
+            sessions: Sessions::new(config.stream.resume),
+            replica: config.replica.as_str().into(),
+            cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
+            embedder,
+            retrieval: Arc::new(retrieval),
+            cache_secret: config.cache_secret.0.as_str().into(),
+            metrics,
+            started: Instant::now(),
+        }))
+    }
+}
+
+/// A connection that gRPC can be spoken on.
+pub trait Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static {}
+
+impl<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static> Connection for C {}
+
+/// The connections of a listener.
+pub fn connections(
+    listener: TcpListener,
+) -> impl Stream<Item = std::io::Result<impl Connection + use<>>> + use<> {
+    // The builder's own setting does not reach a listener that it was given: with Nagle's algorithm on, small messages wait
+    // for the client's delayed acknowledgements, 40 ms each.
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+/// Serves gRPC on connections as they come, until `stop`, then ends them as they fall idle.
 ///
 /// # Errors
 /// The reflection service cannot read its own descriptors, or the listener fails.
-pub async fn serve_grpc(
-    listener: TcpListener,
+pub async fn serve_grpc<C: Connection>(
+    connections: impl Stream<Item = std::io::Result<C>>,
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -105,9 +148,6 @@ pub async fn serve_grpc(
     let message_bytes = shared.request.code_bytes.saturating_mul(4).max(4 << 20);
     let explain = ExplainServiceServer::new(explain::ExplainApi::new(shared.clone()))
         .max_decoding_message_size(message_bytes);
-    // The builder's own setting does not reach a listener that it was given: with Nagle's algorithm on, small messages wait
-    // for the client's delayed acknowledgements, 40 ms each.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
@@ -120,7 +160,7 @@ pub async fn serve_grpc(
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await?;
     Ok(())
 }

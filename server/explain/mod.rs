@@ -40,6 +40,7 @@ use crate::cache::Cache;
 use crate::engine::BackendInfo;
 use crate::error::Error;
 use crate::identity::Identity;
+use crate::machine::Machine;
 use crate::metrics::{Metrics, Outcome};
 use crate::prompt::normal::Normalize;
 use crate::request::{CacheMode, ValidRequest};
@@ -81,6 +82,8 @@ pub struct Explainer {
     pub model_digest: String,
     /// With an identity's tenant it makes the salt of the cache's keys, and of the names of shared prefixes of the KV cache.
     pub cache_secret: String,
+    /// What prompts are made on.
+    pub machine: Machine,
     /// Prompts that may be made at once.
     pub preparing: Arc<Semaphore>,
     /// Where to count.

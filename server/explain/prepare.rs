@@ -64,13 +64,12 @@ impl Explainer {
         let turn = self.preparing.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Error::ShuttingDown)?;
         let (request, text, normalize) = (request.clone(), self.text.clone(), self.normalize);
-        let prepared = tokio::task::spawn_blocking(move || {
+        let prepared = self.machine.compute(move || {
             // Held to the end of the work, also when the item has been cancelled meanwhile.
             let _turn = turn;
             prepare(&request, &text, normalize, retrieved, quota)
-        })
-        .await;
-        let prepared = prepared.unwrap_or_else(|panic| {
+        });
+        let prepared = prepared.await.unwrap_or_else(|panic| {
             tracing::error!(%panic, "a prompt could not be made");
             Err(Error::Internal)
         })?;

@@ -49,6 +49,7 @@ pub use waiting::{Priority, Tenant};
 
 use crate::engine::{Backend, BackendInfo, EngineError, GraphSteps};
 use crate::error::Error;
+use crate::machine::Machine;
 use queue::{Queue, Refused, Seat};
 use sequence::Sequence;
 
@@ -141,11 +142,12 @@ pub struct Starting {
 }
 
 impl Scheduler {
-    /// Starts a thread for each engine, which makes its backend itself: device state stays on one thread.
+    /// Starts a thread of the machine for each engine, which makes its backend itself: device state stays on one thread.
     pub fn start(
         loaders: Vec<Loader>,
         options: &SchedulerOptions,
         observer: Observer,
+        machine: Machine,
     ) -> (Self, Starting) {
         let rules = &options.queue;
         let shared = thread::Shared {
@@ -157,6 +159,7 @@ impl Scheduler {
             gauges: Arc::new(Gauges::new(loaders.len())),
             observer,
             rules: options.engine,
+            machine,
         };
         let scheduler = Self {
             queue: shared.queue.clone(),

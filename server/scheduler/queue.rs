@@ -8,7 +8,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::scheduler::core::Core;
 use crate::scheduler::ledger::{Ledger, Weights};
@@ -22,7 +22,9 @@ use crate::scheduler::{Event, Failure};
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
+    /// For engines that are threads, and for those that are tasks.
     changed: Condvar,
+    bell: Notify,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Queue {
                 moved: false,
             }),
             changed: Condvar::new(),
+            bell: Notify::new(),
         }
     }
 
@@ -125,7 +128,7 @@ impl Queue {
         state.moved = true;
         let position = state.position(&tenant, rank);
         drop(state);
-        self.changed.notify_all();
+        self.ring();
         Ok(position)
     }
 
@@ -150,37 +153,48 @@ impl Queue {
             sequence.fail(Failure::ShuttingDown);
         }
         drop(state);
-        self.changed.notify_all();
+        self.ring();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
         self.lock().stopped
     }
 
+    fn ring(&self) {
+        self.changed.notify_all();
+        self.bell.notify_waiters();
+    }
+
     /// An engine with nothing to do waits here until there is something.
     pub(super) fn wait(&self, seat: Seat) -> Wake {
         let mut state = self.lock();
-        if state.is_current(seat) {
-            state.engines[seat.engine].load = Some(0);
+        loop {
+            if let Some(wake) = state.wake(seat) {
+                return wake;
+            }
+            let woken = self.changed.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
         }
-        let nothing =
-            |s: &mut State| s.goes_on(seat) && s.room.is_empty() && !s.engines[seat.engine].test;
-        let state = self.changed.wait_while(state, nothing);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        if !state.goes_on(seat) {
-            Wake::End
-        } else if !state.room.is_empty() {
-            Wake::Work
-        } else {
-            state.engines[seat.engine].test = false;
-            Wake::Test
+    }
+
+    /// The same for an engine that is a task. Safe to drop.
+    pub(super) async fn woken(&self, seat: Seat) -> Wake {
+        loop {
+            let rung = self.bell.notified();
+            tokio::pin!(rung);
+            // From here on no ring is missed.
+            rung.as_mut().enable();
+            if let Some(wake) = self.lock().wake(seat) {
+                return wake;
+            }
+            rung.await;
         }
     }
 
     /// Has an engine that has nothing to do show that it is well.
     pub(super) fn ask_for_test(&self, engine: usize) {
         self.lock().engines[engine].test = true;
-        self.changed.notify_all();
+        self.ring();
     }
 
     /// Forgets what was cancelled, and gives the engine what it is its turn to take. False if it is to end.
@@ -249,6 +263,19 @@ impl State {
 
     fn goes_on(&self, seat: Seat) -> bool {
         !self.stopped && self.is_current(seat)
+    }
+
+    /// What an engine with nothing to do is woken for, if anything.
+    fn wake(&mut self, seat: Seat) -> Option<Wake> {
+        if !self.goes_on(seat) {
+            return Some(Wake::End);
+        }
+        let engine = &mut self.engines[seat.engine];
+        engine.load = Some(0);
+        if !self.room.is_empty() {
+            return Some(Wake::Work);
+        }
+        std::mem::take(&mut engine.test).then_some(Wake::Test)
     }
 
     /// The engine takes one more. False if it is not its turn, or there is none for it.

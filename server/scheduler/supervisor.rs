@@ -88,7 +88,7 @@ pub struct Supervisor {
 
 struct Engine {
     load: Arc<Loader>,
-    /// `None` once it has been taken to be joined.
+    /// `None` once it has been taken to be joined, or if it is a task.
     thread: Option<JoinHandle<()>>,
     ended: oneshot::Receiver<()>,
     /// Of one that is being started.
@@ -108,7 +108,7 @@ impl Supervisor {
     ) -> Self {
         let engine = |(load, started): (Arc<Loader>, Started)| Engine {
             load,
-            thread: Some(started.thread),
+            thread: started.thread,
             ended: started.ended,
             starting: None,
             watch: Watch::new(now),
@@ -239,7 +239,7 @@ impl Supervisor {
         };
         let started = thread::spawn(seat, engine.load.clone(), self.shared.clone());
         // The old thread is left behind: it may never end.
-        engine.thread = Some(started.thread);
+        engine.thread = started.thread;
         engine.ended = started.ended;
         engine.starting = Some(started.ready);
         Ok(())

@@ -1,22 +1,24 @@
-//! An engine's thread. It waits for work, and for nothing else.
+//! An engine's thread. It waits for work, and for nothing else. In a simulation it is a task.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use crate::engine::{Backend, BackendInfo, EngineError};
+use crate::machine::{Durations, Machine};
 use crate::scheduler::core::{Core, warm_up};
 use crate::scheduler::queue::{Queue, Seat, Wake};
-use crate::scheduler::{EngineRules, Failure, Gauges, Loader, Observer};
+use crate::scheduler::{EngineGauges, EngineRules, Failure, Gauges, Loader, Observer};
 
 /// An engine thread on its way.
 pub struct Started {
     /// Gets the backend's description when it is ready to serve, or why it never will be.
     pub ready: oneshot::Receiver<Result<BackendInfo, EngineError>>,
-    /// Ends when the scheduler is stopped.
-    pub thread: JoinHandle<()>,
+    /// Ends when the scheduler is stopped. `None`: it is a task.
+    pub thread: Option<JoinHandle<()>>,
     /// Closed when the thread ends, however it does.
     pub ended: oneshot::Receiver<()>,
 }
@@ -28,33 +30,51 @@ pub(super) struct Shared {
     pub(super) gauges: Arc<Gauges>,
     pub(super) observer: Observer,
     pub(super) rules: EngineRules,
+    pub(super) machine: Machine,
 }
 
 pub(super) fn spawn(seat: Seat, load: Arc<Loader>, shared: Shared) -> Started {
     let (tell, ready) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
-    let body = move || {
-        let _alive: oneshot::Sender<()> = alive;
-        match load_and_try(&load) {
-            Ok(backend) => {
-                let info = backend.info().clone();
-                let gauges = shared.gauges.engine(seat.engine);
-                let mut core = Core::new(backend, shared.rules, gauges);
-                // A server that no longer waits has been stopped, which the queue says as well.
-                let _ = tell.send(Ok(info));
-                serve(seat, &mut core, &shared);
-            }
-            Err(error) => {
-                let _ = tell.send(Err(error));
-            }
+    let machine = shared.machine.clone();
+    let begin = move || match load_and_try(&load) {
+        Ok(backend) => {
+            let info = backend.info().clone();
+            let engine = Engine::new(seat, backend, shared);
+            // A server that no longer waits has been stopped, which the queue says as well.
+            let _ = tell.send(Ok(info));
+            Some(engine)
+        }
+        Err(error) => {
+            let _ = tell.send(Err(error));
+            None
         }
     };
-    let thread = std::thread::Builder::new()
-        .name(format!("engine-{}", seat.engine))
-        .spawn(body);
+    let thread = match machine {
+        Machine::Threads => {
+            let body = move || {
+                let _alive: oneshot::Sender<()> = alive;
+                if let Some(engine) = begin() {
+                    engine.serve();
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("engine-{}", seat.engine));
+            Some(thread.spawn(body).expect("the system can start a thread"))
+        }
+        Machine::OneThread(durations) => {
+            tokio::spawn(async move {
+                let _alive: oneshot::Sender<()> = alive;
+                sleep(durations.load()).await;
+                if let Some(engine) = begin() {
+                    engine.serve_in_time(&*durations).await;
+                }
+            });
+            None
+        }
+    };
     Started {
         ready,
-        thread: thread.expect("the system can start a thread"),
+        thread,
         ended,
     }
 }
@@ -69,35 +89,99 @@ fn load_and_try(load: &Loader) -> Result<Box<dyn Backend>, EngineError> {
     Ok(backend)
 }
 
+/// An engine in one of its lives.
+///
 /// ## Idle => (Idle | Busy | ended), Busy => (Idle | Busy | ended)
 /// Idle, it sleeps until there is a job, or somebody wants to see that it can still run one. Busy, it takes the jobs that
 /// are there between two steps.
 ///
 /// An engine that was given up finds that its life is over when it comes back from the step that it hung in. What it did
 /// there goes nowhere: its clients have been told, and nobody reads its gauges.
-fn serve(seat: Seat, core: &mut Core, shared: &Shared) {
-    let queue = &shared.queue;
-    loop {
-        if core.is_idle() && queue.wait(seat) == Wake::Test {
-            if let Err(error) = core.self_test() {
-                tracing::error!(%error, engine = seat.engine, "a one-token forward pass failed");
-            }
-            continue;
-        }
-        if !queue.schedule(seat, core, Instant::now()) {
-            return core.fail_all(Failure::ShuttingDown);
-        }
-        let report = core.tick(Instant::now());
-        if !queue.settle(seat, core, Instant::now()) {
-            tracing::warn!(
-                engine = seat.engine,
-                "an engine that was given up came back; it ends"
-            );
-            return core.fail_all(Failure::Wedged);
-        }
-        if let Some(report) = report {
-            shared.gauges.stepped(&report);
-            (shared.observer)(&report);
+struct Engine {
+    seat: Seat,
+    core: Core,
+    gauges: Arc<EngineGauges>,
+    shared: Shared,
+}
+
+impl Engine {
+    fn new(seat: Seat, backend: Box<dyn Backend>, shared: Shared) -> Self {
+        let gauges = shared.gauges.engine(seat.engine);
+        Self {
+            seat,
+            core: Core::new(backend, shared.rules, gauges.clone()),
+            gauges,
+            shared,
         }
     }
+
+    fn serve(mut self) {
+        loop {
+            if self.core.is_idle() && self.shared.queue.wait(self.seat) == Wake::Test {
+                self.test();
+            } else if !(self.take() && self.step(Instant::now(), Duration::ZERO)) {
+                return;
+            }
+        }
+    }
+
+    /// The same, where a step takes the time that it is said to take.
+    async fn serve_in_time(mut self, durations: &dyn Durations) {
+        loop {
+            if self.core.is_idle() && self.shared.queue.woken(self.seat).await == Wake::Test {
+                spend_a_step(&self.gauges, durations).await;
+                self.test();
+                continue;
+            }
+            if !self.take() {
+                return;
+            }
+            let began = Instant::now();
+            spend_a_step(&self.gauges, durations).await;
+            if !self.step(began, began.elapsed()) {
+                return;
+            }
+        }
+    }
+
+    fn test(&mut self) {
+        if let Err(error) = self.core.self_test() {
+            tracing::error!(%error, engine = self.seat.engine, "a one-token forward pass failed");
+        }
+    }
+
+    /// Takes the jobs that it is its turn to take. False if it is to end.
+    fn take(&mut self) -> bool {
+        let goes_on = (self.shared.queue).schedule(self.seat, &mut self.core, Instant::now());
+        if !goes_on {
+            self.core.fail_all(Failure::ShuttingDown);
+        }
+        goes_on
+    }
+
+    /// Runs a step, and tells of it. False if it is to end.
+    fn step(&mut self, began: Instant, spent: Duration) -> bool {
+        let report = self.core.tick(began, spent);
+        if !(self.shared.queue).settle(self.seat, &mut self.core, Instant::now()) {
+            tracing::warn!(
+                engine = self.seat.engine,
+                "an engine that was given up came back; it ends"
+            );
+            self.core.fail_all(Failure::Wedged);
+            return false;
+        }
+        if let Some(report) = report {
+            self.shared.gauges.stepped(&report);
+            (self.shared.observer)(&report);
+        }
+        true
+    }
+}
+
+/// Time goes on as it does while a backend works; who looks after the engine sees it in a step.
+async fn spend_a_step(gauges: &EngineGauges, durations: &dyn Durations) {
+    gauges.vitals.begin();
+    sleep(durations.step()).await;
+    // The step that follows says whether it went well.
+    gauges.vitals.end(false);
 }

@@ -72,10 +72,11 @@ impl Core {
         self.running.is_empty() && self.paused.is_empty()
     }
 
-    /// Runs one step. `None` if there was nothing to run.
-    pub(super) fn tick(&mut self, now: Instant) -> Option<StepReport> {
+    /// Runs one step, which began at `now` and has taken the time `spent` before the backend runs it, if that is simulated.
+    /// `None` if there was nothing to run.
+    pub(super) fn tick(&mut self, now: Instant, spent: Duration) -> Option<StepReport> {
         self.publish();
-        let report = self.step(now);
+        let report = self.step(now, spent);
         self.publish();
         report
     }
@@ -103,7 +104,7 @@ impl Core {
         self.publish();
     }
 
-    fn step(&mut self, now: Instant) -> Option<StepReport> {
+    fn step(&mut self, now: Instant, spent: Duration) -> Option<StepReport> {
         let mut report = StepReport::default();
         let decoding = self.running.iter().any(Sequence::decodes);
         let mut shares = self.shares(decoding);
@@ -124,7 +125,7 @@ impl Core {
         self.gauges.vitals.begin();
         let result = run(&mut *self.backend, &StepPlan { sequences: &steps });
         self.gauges.vitals.end(result.is_ok());
-        report.duration = began.elapsed();
+        report.duration = spent + began.elapsed();
         report.preempted = std::mem::take(&mut self.preempted_since);
         report.paused = std::mem::take(&mut self.paused_since);
         report.graph_steps = self.backend.graph_steps().since(graph_steps);

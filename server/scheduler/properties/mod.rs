@@ -142,7 +142,7 @@ impl Bench {
     fn tick(&mut self) -> Option<StepReport> {
         self.now += STEP;
         assert!(self.queue.schedule(SEAT, &mut self.core, self.now));
-        let report = self.core.tick(self.now);
+        let report = self.core.tick(self.now, Duration::ZERO);
         assert!(self.queue.settle(SEAT, &mut self.core, self.now));
         let report = report?;
         self.accepted += report.accepted_tokens;
