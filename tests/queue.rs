@@ -69,9 +69,8 @@ async fn places_are_told_and_told_again_as_they_change() {
     while order.len() < 4 {
         control.allow(1);
         order.push(loop {
-            match stream.next().await.expect("there are more to come") {
-                (id, Event::Done(_)) => break id,
-                _ => {}
+            if let (id, Event::Done(_)) = stream.next().await.expect("there are more to come") {
+                break id;
             }
         });
     }
