@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+use crate::credentials::{Credentials, TlsOptions, Token};
 use crate::proto::admin_service_client::AdminServiceClient;
 use crate::proto::explain_service_client::ExplainServiceClient;
 use crate::proto::model_service_client::ModelServiceClient;
@@ -26,6 +28,10 @@ pub struct ConnectOptions {
     pub keep_alive_timeout: Duration,
     /// The largest message to send or to receive, in bytes.
     pub max_message_bytes: usize,
+    /// How the server is known; in use where the address begins with `https://`, or anything of it is set.
+    pub tls: TlsOptions,
+    /// How the server knows this client.
+    pub token: Option<Token>,
 }
 
 impl Default for ConnectOptions {
@@ -35,9 +41,14 @@ impl Default for ConnectOptions {
             keep_alive_interval: Duration::from_secs(30),
             keep_alive_timeout: Duration::from_secs(20),
             max_message_bytes: 16 << 20,
+            tls: TlsOptions::default(),
+            token: None,
         }
     }
 }
+
+/// What calls go through.
+pub(crate) type Transport = InterceptedService<Channel, Credentials>;
 
 /// A client of one server, or of the load balancer before several. Cloning it is cheap and shares the
 /// connection.
@@ -45,13 +56,13 @@ impl Default for ConnectOptions {
 pub struct Client {
     pub(crate) address: Arc<str>,
     pub(crate) max_message_bytes: usize,
-    pub(crate) explain: ExplainServiceClient<Channel>,
-    model: ModelServiceClient<Channel>,
-    pub(crate) admin: AdminServiceClient<Channel>,
+    pub(crate) explain: ExplainServiceClient<Transport>,
+    model: ModelServiceClient<Transport>,
+    pub(crate) admin: AdminServiceClient<Transport>,
 }
 
 impl Client {
-    /// A client of the server at `address`: `HOST:PORT` or `http://HOST:PORT`. The connection is made
+    /// A client of the server at `address`: `HOST:PORT`, `http://HOST:PORT` or `https://HOST:PORT`. The connection is made
     /// by the first call, and made again by the next call after it was lost.
     ///
     /// # Errors
@@ -103,6 +114,7 @@ impl Client {
 
     fn of(address: String, channel: Channel, options: &ConnectOptions) -> Self {
         let limit = options.max_message_bytes;
+        let channel = InterceptedService::new(channel, Credentials(options.token.clone()));
         Self {
             address: address.into(),
             max_message_bytes: limit,
@@ -149,7 +161,7 @@ impl Client {
 }
 
 fn endpoint(address: &str, options: &ConnectOptions) -> Result<(String, Endpoint), Error> {
-    let address = normalize(address)?;
+    let address = normalize(address, options.tls.is_set())?;
     let bad = |reason: &dyn std::fmt::Display| Error::Address {
         address: address.clone(),
         reason: reason.to_string(),
@@ -161,27 +173,38 @@ fn endpoint(address: &str, options: &ConnectOptions) -> Result<(String, Endpoint
         .connect_timeout(options.connect_timeout)
         .http2_keep_alive_interval(options.keep_alive_interval)
         .keep_alive_timeout(options.keep_alive_timeout);
+    let endpoint = if address.starts_with("https:") {
+        // The reason is what is wrong with a file: not said in words that could hold a key.
+        let endpoint = endpoint.tls_config(options.tls.config());
+        endpoint
+            .map_err(|_| Error::Credentials("the certificates or the key are no good PEM".into()))?
+    } else {
+        endpoint
+    };
     Ok((address, endpoint))
 }
 
 /// The address with a scheme, checked for what tonic would only notice when it connects.
-fn normalize(address: &str) -> Result<String, Error> {
+fn normalize(address: &str, tls: bool) -> Result<String, Error> {
     let bad = |reason: &str| Error::Address {
         address: address.to_owned(),
         reason: reason.to_owned(),
     };
     let trimmed = address.trim();
-    let (scheme, rest) = trimmed.split_once("://").unwrap_or(("http", trimmed));
-    match scheme.to_ascii_lowercase().as_str() {
+    let usual = if tls { "https" } else { "http" };
+    let (scheme, rest) = trimmed.split_once("://").unwrap_or((usual, trimmed));
+    let scheme = scheme.to_ascii_lowercase();
+    match scheme.as_str() {
+        "https" => {}
+        "http" if tls => return Err(bad("certificates are for https")),
         "http" => {}
-        "https" => return Err(bad("this client speaks no TLS; put a proxy before it")),
-        _ => return Err(bad("the scheme is not http")),
+        _ => return Err(bad("the scheme is neither http nor https")),
     }
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.is_empty() || authority.starts_with(':') {
         return Err(bad("the host is missing"));
     }
-    Ok(format!("http://{rest}"))
+    Ok(format!("{scheme}://{rest}"))
 }
 
 #[cfg(test)]
@@ -191,17 +214,25 @@ mod tests {
     #[test]
     fn an_address_without_a_scheme_is_http() {
         assert_eq!(
-            normalize("localhost:50051").unwrap(),
+            normalize("localhost:50051", false).unwrap(),
             "http://localhost:50051"
         );
-        assert_eq!(normalize(" http://[::1]:1 ").unwrap(), "http://[::1]:1");
+        assert_eq!(
+            normalize(" http://[::1]:1 ", false).unwrap(),
+            "http://[::1]:1"
+        );
+        assert_eq!(normalize("host:1", true).unwrap(), "https://host:1");
+        assert_eq!(
+            normalize("HTTPS://host:1", false).unwrap(),
+            "https://host:1"
+        );
     }
 
     #[test]
     fn what_cannot_be_an_address_is_refused_at_once() {
-        for bad in ["", ":50051", "http://", "ftp://host:1", "https://host:1"] {
+        for bad in ["", ":50051", "http://", "ftp://host:1", "https://:1"] {
             assert!(
-                matches!(normalize(bad), Err(Error::Address { .. })),
+                matches!(normalize(bad, false), Err(Error::Address { .. })),
                 "{bad:?}"
             );
         }

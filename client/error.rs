@@ -16,7 +16,7 @@ use crate::proto;
 pub enum Error {
     /// The address cannot be one of a server.
     #[error(
-        "{address:?} is not the address of a server ({reason}): give HOST:PORT or http://HOST:PORT"
+        "{address:?} is not the address of a server ({reason}): give HOST:PORT, http://HOST:PORT or https://HOST:PORT"
     )]
     Address {
         /// The address as given.
@@ -24,6 +24,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// What this client is known by, or knows the server by, is of no use.
+    #[error("the credentials are of no use: {0}")]
+    Credentials(String),
     /// The server could not be reached, or the connection was lost.
     #[error("no connection to the server at {address}: {reason}")]
     Connection {
@@ -70,7 +73,7 @@ impl Error {
     /// The gRPC status code, or the one that comes closest.
     pub fn code(&self) -> Code {
         match self {
-            Self::Address { .. } => Code::InvalidArgument,
+            Self::Address { .. } | Self::Credentials(_) => Code::InvalidArgument,
             Self::Connection { code, .. } => *code,
             Self::Server(failure) => failure.code,
             Self::Incomplete | Self::Closed => Code::Unavailable,
@@ -84,7 +87,9 @@ impl Error {
         match self {
             Self::Connection { .. } | Self::Incomplete | Self::Closed => true,
             Self::Server(failure) => failure.retryable,
-            Self::Address { .. } | Self::Contract(_) | Self::Cancelled => false,
+            Self::Address { .. } | Self::Credentials(_) | Self::Contract(_) | Self::Cancelled => {
+                false
+            }
         }
     }
 

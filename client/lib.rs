@@ -4,6 +4,7 @@
 //!
 //! - [`Item`] and [`ExplainOptions`]: a snippet to explain, and how.
 //! - [`Client`]: a connection that is made when it is first needed and made again when it is lost.
+//! - [`TlsOptions`] and [`Token`]: how the server is known, and how it knows this client.
 //! - [`Event`], [`Done`], [`Receipt`]: what comes back.
 //! - [`Client::explain`]: one snippet, one call.
 //! - [`Client::stream`]: many snippets in flight together on one bidirectional stream, as the
@@ -47,6 +48,7 @@ mod cache;
 mod call;
 mod connect;
 mod corpus;
+mod credentials;
 mod driver;
 mod embed;
 mod error;
@@ -61,6 +63,7 @@ pub use cache::{CacheClear, Warming};
 pub use call::{EventReceiver, Explanation, ItemEvent, ItemSender};
 pub use connect::{Client, ConnectOptions};
 pub use corpus::{DocumentResult, Documents, NewDocument, Removed};
+pub use credentials::{TlsOptions, Token};
 pub use embed::Embeddings;
 pub use error::{Error, Failure, code_from_i32, code_name};
 pub use event::{Accepted, CacheLevel, Delta, Done, Event, FinishReason, Receipt, Source, Usage};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::access::rates::Rate;
 use crate::explain::CancelReason;
 
 /// Why an item was refused or failed.
@@ -48,6 +49,24 @@ pub enum Error {
         /// Bytes of code that a stream's items may have.
         limit: usize,
     },
+    /// The tenant has asked for more than it may in a time.
+    #[error("over the limit of {rate} {what} for these credentials; {}", later(*retry))]
+    RateLimited {
+        /// Items or tokens.
+        what: &'static str,
+        /// How many of them in which time.
+        rate: Rate,
+        /// When to try again; `None`: the item alone is more than that.
+        retry: Option<Duration>,
+    },
+    /// Who calls has not shown who they are. What was wrong is not told.
+    #[error(
+        "no valid credentials; send a bearer token, or a client certificate, that this server knows"
+    )]
+    Unauthenticated,
+    /// Who calls may not do this.
+    #[error("these credentials do not allow this call")]
+    PermissionDenied,
     /// The stream takes no more items.
     #[error("the stream is ending; open another one")]
     Retiring,
@@ -112,11 +131,14 @@ impl Error {
             Self::QueueFull { .. }
             | Self::StreamFull { .. }
             | Self::StreamBytesFull { .. }
+            | Self::RateLimited { .. }
             | Self::SlowReader { .. }
             | Self::OutOfMemory => Code::ResourceExhausted,
             Self::Loading | Self::ShuttingDown | Self::Wedged | Self::Retiring => Code::Unavailable,
             Self::NoEmbeddings(_) => Code::FailedPrecondition,
             Self::CorpusFull { .. } => Code::ResourceExhausted,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::PermissionDenied => Code::PermissionDenied,
             Self::Cancelled(_) => Code::Cancelled,
             Self::Deadline => Code::DeadlineExceeded,
             Self::Engine | Self::Internal => Code::Internal,
@@ -133,6 +155,9 @@ impl Error {
             Self::NotCached => "not_cached",
             Self::StreamBytesFull { .. } => "stream_bytes_full",
             Self::Retiring => "retiring",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission_denied",
             Self::Loading => "loading",
             Self::ShuttingDown => "shutting_down",
             Self::Cancelled(_) => "cancelled",
@@ -151,6 +176,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry, .. } => Some(*retry),
+            Self::RateLimited { retry, .. } => *retry,
             Self::StreamFull { .. } | Self::StreamBytesFull { .. } => {
                 Some(Duration::from_millis(100))
             }
@@ -164,6 +190,8 @@ impl Error {
             Self::Invalid { .. }
             | Self::DuplicateId(_)
             | Self::NotCached
+            | Self::Unauthenticated
+            | Self::PermissionDenied
             | Self::Cancelled(_)
             | Self::NoEmbeddings(_)
             | Self::Deadline
@@ -181,6 +209,9 @@ impl Error {
             | Self::StreamFull { .. }
             | Self::NotCached
             | Self::StreamBytesFull { .. }
+            | Self::RateLimited { .. }
+            | Self::Unauthenticated
+            | Self::PermissionDenied
             | Self::Retiring
             | Self::Loading
             | Self::ShuttingDown
@@ -194,6 +225,13 @@ impl Error {
             | Self::CorpusFull { .. }
             | Self::Internal => "",
         }
+    }
+}
+
+fn later(retry: Option<Duration>) -> &'static str {
+    match retry {
+        Some(_) => "try again later",
+        None => "the item alone is more than that",
     }
 }
 

@@ -1,18 +1,24 @@
 //! Who an item is for, and what they may do. Made at the door (`api`) from what a client has proved, never from a field
 //! that it filled in, and carried to everything that tenants must not share.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
+
+use crate::access::rates::Rates;
 
 /// Separates these salts from every other use of BLAKE3's key derivation.
 const SALT_CONTEXT: &str = "code-explainer 2026-11 tenant salt";
 
 /// Whom a call is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// Those who share a queue's turn, cached answers and prompt prefixes; empty where nobody has to say who they are.
     pub tenant: Arc<str>,
     /// What it may do.
     pub roles: Roles,
+    /// How much it may ask for; shared by all of its tenant.
+    pub rates: Arc<Rates>,
 }
 
 /// What an identity may do.
@@ -22,6 +28,42 @@ pub struct Roles {
     pub explain: bool,
     /// See how the server fares, and change it.
     pub admin: bool,
+}
+
+impl Roles {
+    /// Have code explained, no more.
+    pub const EXPLAIN: Self = Self {
+        explain: true,
+        admin: false,
+    };
+}
+
+impl FromStr for Roles {
+    type Err = String;
+
+    /// `explain`, `admin`, or both with a comma between them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut roles = Self::default();
+        for role in text.split(',') {
+            match role {
+                "explain" => roles.explain = true,
+                "admin" => roles.admin = true,
+                _ => return Err(format!("'{role}' is no role, expected explain or admin")),
+            }
+        }
+        Ok(roles)
+    }
+}
+
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = [(self.explain, "explain"), (self.admin, "admin")];
+        let names: Vec<_> = held
+            .iter()
+            .filter_map(|(held, name)| held.then_some(*name))
+            .collect();
+        f.write_str(&names.join(","))
+    }
 }
 
 impl Identity {
@@ -34,18 +76,24 @@ impl Identity {
                     explain: true,
                     admin: true,
                 },
+                rates: Rates::unlimited(),
             })
         });
         ANONYMOUS.clone()
     }
 
-    /// Keys what the tenant's items leave behind, so that no tenant finds out about another's by what is there already.
-    /// The same on all replicas that have the same secret, and nothing that a client could work out.
+    /// The salt of its tenant.
     pub fn salt(&self, secret: &[u8]) -> Arc<[u8]> {
-        let key = blake3::derive_key(SALT_CONTEXT, secret);
-        let salt = blake3::keyed_hash(&key, self.tenant.as_bytes());
-        Arc::from(salt.as_bytes().as_slice())
+        salt(&self.tenant, secret)
     }
+}
+
+/// Keys what a tenant's items leave behind, so that no tenant finds out about another's by what is there already. The same
+/// on all replicas that have the same secret, and nothing that a client could work out.
+pub fn salt(tenant: &str, secret: &[u8]) -> Arc<[u8]> {
+    let key = blake3::derive_key(SALT_CONTEXT, secret);
+    let salt = blake3::keyed_hash(&key, tenant.as_bytes());
+    Arc::from(salt.as_bytes().as_slice())
 }
 
 #[cfg(test)]
@@ -56,6 +104,7 @@ mod tests {
         Identity {
             tenant: name.into(),
             roles: Roles::default(),
+            rates: Rates::unlimited(),
         }
     }
 

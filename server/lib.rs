@@ -3,7 +3,7 @@
 //! In reading order, the way an item goes:
 //!
 //! - [`config`]: what an operator can set.
-//! - [`api`]: gRPC and HTTP; the wire's types end there.
+//! - [`api`]: gRPC and HTTP; the wire's types end there. [`access`]: who may call.
 //! - [`request`]: a request that is known to be good. [`identity`]: who it is for.
 //! - [`session`]: what is behind a stream of items.
 //! - [`explain`]: one item from its request to its last event.
@@ -19,6 +19,7 @@
 //! - [`status`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
 //! - [`error`]: every way an item can fail.
 
+pub mod access;
 pub mod api;
 pub mod cache;
 pub mod config;

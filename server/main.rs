@@ -5,6 +5,8 @@ mod signals;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use code_explainer::access::make_key::{MakeKeyConfig, make_key};
+use code_explainer::access::{Access, AccessError};
 use code_explainer::config::{Command, Config, ExportConfig, LogFormat, QuantizeConfig};
 use code_explainer::model::{Model, export};
 use code_explainer::quantize::{QuantizeError, quantize};
@@ -16,7 +18,7 @@ use signals::Signals;
 
 /// `EX_USAGE`, `EX_NOINPUT` and `EX_UNAVAILABLE` of sysexits.h.
 const BAD_SETTING: u8 = 64;
-const NO_MODEL: u8 = 66;
+const NO_INPUT: u8 = 66;
 const NO_ADDRESS: u8 = 69;
 
 /// After the grace and the drain: time for goodbyes, before the process ends whatever hangs.
@@ -36,6 +38,23 @@ fn main() -> ExitCode {
         Command::Serve(config) => start(*config),
         Command::Quantize(config) => quantize_files(&config),
         Command::Export(config) => write_module(&config),
+        Command::MakeKey(config) => print_key(&config),
+    }
+}
+
+fn print_key(config: &MakeKeyConfig) -> ExitCode {
+    match make_key(config) {
+        Ok(key) => {
+            println!("{}", key.line);
+            if let Some(token) = key.token {
+                eprintln!("the token, which is told this once: {}", token.reveal());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("code-explainer-server: {error}");
+            BAD_SETTING.into()
+        }
     }
 }
 
@@ -51,7 +70,7 @@ fn write_module(config: &ExportConfig) -> ExitCode {
         }
         Err(error) => {
             tracing::error!("{error}");
-            NO_MODEL.into()
+            NO_INPUT.into()
         }
     }
 }
@@ -87,6 +106,11 @@ fn start(config: Config) -> ExitCode {
 }
 
 async fn serve(config: Config, signals: Signals) -> ExitCode {
+    // Before any address is bound; the server reads them for itself.
+    if let Err(error) = Access::open(&config.access) {
+        tracing::error!("{error}");
+        return access_code(&error);
+    }
     let listeners = match Listeners::bind(config.listen, config.http_listen).await {
         Ok(listeners) => listeners,
         Err(error) => {
@@ -105,16 +129,23 @@ async fn serve(config: Config, signals: Signals) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Model(error)) => {
             tracing::error!("{error}");
-            NO_MODEL.into()
+            NO_INPUT.into()
         }
         Err(error @ RunError::Embed(_)) => {
             tracing::error!("{error}");
-            NO_MODEL.into()
+            NO_INPUT.into()
         }
         Err(RunError::Other(error)) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn access_code(error: &AccessError) -> ExitCode {
+    match error {
+        AccessError::Unreadable { .. } => NO_INPUT.into(),
+        AccessError::Unusable { .. } => BAD_SETTING.into(),
     }
 }
 
@@ -140,7 +171,7 @@ fn quantize_files(config: &QuantizeConfig) -> ExitCode {
             eprintln!("code-explainer-server: {error}");
             match error {
                 QuantizeError::Output { .. } => BAD_SETTING.into(),
-                QuantizeError::Input(_) | QuantizeError::Packed { .. } => NO_MODEL.into(),
+                QuantizeError::Input(_) | QuantizeError::Packed { .. } => NO_INPUT.into(),
                 QuantizeError::Write(_) => ExitCode::FAILURE,
             }
         }

@@ -125,6 +125,8 @@ pub async fn run_on<C: Connection>(
     let stop = CancellationToken::new();
     let _stop_with_me = stop.clone().drop_guard();
     tokio::spawn(upkeep(shared.clone(), stop.clone()));
+    let (access, metrics) = (shared.access.clone(), shared.metrics.clone());
+    tokio::spawn(access.keep_up(config.access.reload_interval, metrics, stop.clone()));
     let mut grpc = tokio::spawn(serve_grpc(grpc, shared.clone(), stop.clone()));
     let mut http = tokio::spawn(http_side(http, shared.clone(), stop.clone()));
 

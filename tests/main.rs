@@ -2,6 +2,10 @@
 
 mod common;
 
+mod access_keys;
+mod access_limits;
+mod access_program;
+mod access_tls;
 mod architecture;
 mod bad_model_files;
 mod bad_requests;

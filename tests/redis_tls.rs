@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use code_explainer::cache::{Cache, CacheConfig, Lookup, RedisConfig, RedisTls};
 
 use crate::common::cache::{FAILURES, answer, key, patient, put_and_wait, replica};
+use crate::common::certificates::Authority;
 use crate::common::redis::RedisServer;
-use crate::common::tls::Authority;
 
 fn redis(host: &str, port: u16, tls: RedisTls) -> RedisConfig {
     RedisConfig {
@@ -63,11 +63,11 @@ async fn who_is_not_whom_we_trust_is_done_without() {
 async fn a_server_that_asks_for_a_certificate_gets_one() {
     let (server, authority) = (RedisServer::start(), Authority::new());
     let port = authority.proxy(server.port(), true).await;
-    let files = authority.client();
+    let (cert, key_file) = authority.client_files();
     let tls = RedisTls {
         ca: Some(authority.file()),
-        cert: Some(files.cert),
-        key: Some(files.key),
+        cert: Some(cert),
+        key: Some(key_file),
     };
     let cache = replica(redis("localhost", port, tls));
     put_and_wait(&cache, key("a"), &answer("a")).await;
@@ -77,7 +77,7 @@ async fn a_server_that_asks_for_a_certificate_gets_one() {
 #[test]
 fn what_cannot_be_is_refused_at_start() {
     let authority = Authority::new();
-    let (ca, files) = (authority.file(), authority.client());
+    let (ca, (cert, key)) = (authority.file(), authority.client_files());
     let garbage = ca.with_file_name("garbage.pem");
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     std::fs::write(&garbage, broken).expect("a file");
@@ -102,12 +102,12 @@ fn what_cannot_be_is_refused_at_start() {
     );
     check("rediss://host", trusting(garbage), "redis_url");
     let cert = RedisTls {
-        cert: Some(files.cert),
+        cert: Some(cert),
         ..none()
     };
     check("rediss://host", cert, "redis_tls_cert: needs redis_tls_key");
     let key = RedisTls {
-        key: Some(files.key),
+        key: Some(key),
         ..none()
     };
     check("rediss://host", key, "redis_tls_key: needs redis_tls_cert");

@@ -9,6 +9,7 @@ use code_explainer_client::proto::{CacheMode, Replay, Retrieval};
 use code_explainer_client::{ExplainOptions, Priority};
 
 use super::cache::CacheArgs;
+use super::credentials::AccessArgs;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -29,7 +30,7 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "code-explainer", version, after_help = AFTER_HELP, propagate_version = true)]
 pub(crate) struct Args {
-    /// The server: HOST:PORT or http://HOST:PORT.
+    /// The server: HOST:PORT, http://HOST:PORT or https://HOST:PORT.
     #[arg(
         long,
         global = true,
@@ -38,6 +39,8 @@ pub(crate) struct Args {
         default_value = "http://127.0.0.1:50051"
     )]
     pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

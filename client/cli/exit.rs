@@ -57,7 +57,9 @@ impl Stop {
         match self {
             Self::ClosedPipe => Exit::Ok,
             Self::Output(_) => Exit::Failed,
-            Self::Usage(_) | Self::Server(Error::Address { .. }) => Exit::Usage,
+            Self::Usage(_) | Self::Server(Error::Address { .. } | Error::Credentials(_)) => {
+                Exit::Usage
+            }
             Self::Server(error) if error.is_connection() => Exit::Unavailable,
             Self::Server(error) if error.code() == Code::Unavailable => Exit::Unavailable,
             Self::Server(_) => Exit::Failed,

@@ -2,6 +2,7 @@
 //! then one module per command.
 
 mod args;
+mod credentials;
 mod exit;
 
 mod files;
@@ -27,8 +28,6 @@ pub(crate) use args::Args;
 use args::Command;
 use exit::{Exit, Stop};
 use terminal::Terminal;
-
-use code_explainer_client::Client;
 
 /// Runs the command and says how it went.
 pub(crate) fn run(args: Args) -> ExitCode {
@@ -59,7 +58,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
 }
 
 async fn command(args: &Args, terminal: &Terminal) -> Result<Exit, Stop> {
-    let client = Client::connect(&args.server)?;
+    let client = args.access.connect(&args.server)?;
     match &args.command {
         Command::Explain(args) => explain::run(&client, args, terminal).await,
         Command::Batch(args) => batch::run(&client, args, terminal).await,

@@ -95,7 +95,7 @@ impl AdminService for AdminApi {
         request: Request<Streaming<WarmCacheRequest>>,
     ) -> Result<Response<Self::WarmCacheStream>, Status> {
         self.shared.status.explainer()?;
-        let identity = identity(request.extensions());
+        let identity = identity(request.extensions())?;
         let progress = admin_warm::warm(self.shared.clone(), identity, request.into_inner());
         Ok(Response::new(progress))
     }

@@ -3,7 +3,7 @@
 use crate::api::Shared;
 use crate::cache::Selection;
 use crate::error::Error;
-use crate::identity::{Identity, Roles};
+use crate::identity;
 use crate::prompt::Strategy;
 use crate::prompt::language;
 use crate::proto::{CacheStore, ClearCacheRequest, ClearCacheResponse, ClearedLevel};
@@ -71,13 +71,7 @@ fn stores(request: &ClearCacheRequest) -> Result<Vec<CacheStore>, Error> {
 fn selections(request: &ClearCacheRequest, shared: &Shared) -> Result<Vec<Selection>, Error> {
     let explainer = shared.status.loaded().ok_or(Error::Loading)?;
     let secret = explainer.cache_secret.as_bytes();
-    let salt = request.tenant.as_deref().map(|tenant| {
-        let of = Identity {
-            tenant: tenant.into(),
-            roles: Roles::default(),
-        };
-        of.salt(secret)
-    });
+    let salt = (request.tenant.as_deref()).map(|tenant| identity::salt(tenant, secret));
     let known =
         |names: Vec<&'static str>, field| move |pattern: &str| named(pattern, &names, field);
     let strategies: Vec<_> = Strategy::ALL.iter().map(|s| s.as_str()).collect();

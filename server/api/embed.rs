@@ -6,16 +6,17 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::api::Shared;
 use crate::embed::{Embedding, Lane};
 use crate::error::Error;
+use crate::identity::Identity;
 use crate::proto::{self, EmbedRequest, EmbedResponse};
 use crate::status::Phase;
 
 /// Texts at fault that are told one by one; more are as good as these.
 const TOLD: usize = 16;
 
-/// Answers the call. `salt` is the tenant's: vectors are shared among those who have the same.
+/// Answers the call. Vectors are shared within a tenant; a text counts as an item of its rate.
 pub(super) async fn embed(
     shared: &Shared,
-    salt: &[u8],
+    identity: &Identity,
     request: Request<EmbedRequest>,
 ) -> Result<Response<EmbedResponse>, Status> {
     if shared.status.phase() == Phase::Draining {
@@ -28,11 +29,14 @@ pub(super) async fn embed(
         embedder.config().request_texts,
         embedder.config().text_bytes,
     )?;
+    (identity.rates.take_items(texts.len()))
+        .inspect_err(|_| shared.metrics.access.rate_limited("items"))?;
+    let salt = identity.salt(shared.cache_secret.as_bytes());
     // Awaited when the server drains.
     let work = shared
         .status
         .items
-        .track_future(embedder.embed(Lane::Request, salt, texts));
+        .track_future(embedder.embed(Lane::Request, &salt, texts));
     let embeddings = tokio::select! {
         biased;
         () = shared.status.closing.cancelled() => return Err(Error::ShuttingDown.into()),

@@ -48,7 +48,7 @@ impl ExplainService for ExplainApi {
         request: Request<ExplainRequest>,
     ) -> Result<Response<Self::ExplainStream>, Status> {
         let parent = trace_parent(request.metadata());
-        let identity = identity(request.extensions());
+        let identity = identity(request.extensions())?;
         let deadline = deadline(request.metadata());
         let shared = &self.shared;
         let explainer = shared.status.explainer().cloned();
@@ -77,9 +77,8 @@ impl ExplainService for ExplainApi {
         &self,
         request: Request<EmbedRequest>,
     ) -> Result<Response<EmbedResponse>, Status> {
-        let identity = identity(request.extensions());
-        let salt = identity.salt(self.shared.cache_secret.as_bytes());
-        embed::embed(&self.shared, &salt, request).await
+        let identity = identity(request.extensions())?;
+        embed::embed(&self.shared, &identity, request).await
     }
 
     async fn explain_stream(
@@ -93,7 +92,7 @@ impl ExplainService for ExplainApi {
             shared: shared.clone(),
             events,
             broke,
-            identity: identity(request.extensions()),
+            identity: identity(request.extensions())?,
             parent: trace_parent(request.metadata()),
             deadline: deadline(request.metadata()),
             open: shared.metrics.streams.opened(),
@@ -111,7 +110,7 @@ impl ExplainService for ExplainApi {
 
 /// When the items of a call have to end, by its `grpc-timeout`: a little before the client ends it, so that it hears of it.
 /// One that cannot be read is none, as for all who read it.
-fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+pub(super) fn deadline(metadata: &MetadataMap) -> Option<Instant> {
     const MARGIN: Duration = Duration::from_millis(50);
     let timeout = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     let time = timeout - MARGIN.min(timeout / 10);
@@ -136,7 +135,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     }
 }
 
-fn trace_parent(metadata: &MetadataMap) -> TraceParent {
+pub(super) fn trace_parent(metadata: &MetadataMap) -> TraceParent {
     let header = |name| {
         metadata
             .get(name)

@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Request, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
-use crate::api::Shared;
+use crate::api::connections::{Connections, Peer, Protocol};
+use crate::api::{Shared, door};
+use crate::error::Error;
 use crate::memory;
 use crate::metrics::Snapshot;
 use crate::scheduler::Gauges;
@@ -18,7 +23,7 @@ use crate::scheduler::Gauges;
 /// Serves HTTP until `stop`.
 ///
 /// # Errors
-/// The listener fails.
+/// None: only `stop` ends it. As for gRPC, so that the caller can treat them alike.
 pub async fn serve_http(
     listener: TcpListener,
     shared: Arc<Shared>,
@@ -28,10 +33,32 @@ pub async fn serve_http(
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .with_state(shared);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await?;
+        .with_state(shared.clone());
+    let connections = Connections {
+        limits: shared.connections,
+        metrics: shared.metrics.clone(),
+        protocol: Protocol::Http,
+    };
+    let answer = move |call: Request<Incoming>, peer: &Peer| {
+        let guarded = shared.access.guards_metrics() && call.uri().path() == "/metrics";
+        let refused = match guarded {
+            true => door::is_admin(&shared.access, peer, call.headers()).err(),
+            false => None,
+        };
+        let mut router = router.clone();
+        async move {
+            match refused {
+                None => {
+                    let Ok(answer) = router.call(call).await;
+                    answer
+                }
+                Some(Error::PermissionDenied) => StatusCode::FORBIDDEN.into_response(),
+                Some(_) => StatusCode::UNAUTHORIZED.into_response(),
+            }
+        }
+    };
+    let incoming = TcpListenerStream::new(listener);
+    connections.serve(incoming, || None, answer, stop).await;
     Ok(())
 }
 

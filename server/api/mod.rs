@@ -1,5 +1,6 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
+//! - `connections`: accepted, bounded, encrypted, closed. `door`: whose a call is, and whether they may make it.
 //! - `explain`: the single call, and the door to the bidirectional `stream`.
 //! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
@@ -11,8 +12,10 @@ mod admin;
 mod admin_cache;
 mod admin_clear;
 mod admin_warm;
+mod connections;
 mod convert;
 mod corpus;
+mod door;
 mod embed;
 mod explain;
 pub mod http;
@@ -20,22 +23,30 @@ mod model;
 mod stream;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+pub use connections::ConnectionLimits;
 
 use anyhow::Context;
+use axum::http::Request;
+use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::Service;
 
+use crate::access::Access;
 use crate::cache::Cache;
 use crate::config::{Config, StreamOptions};
 use crate::embed::Embedder;
+use crate::error::Error;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::proto;
@@ -46,6 +57,7 @@ use crate::request::RequestLimits;
 use crate::retrieval::Retrieval;
 use crate::session::Sessions;
 use crate::status::{ServerStatus, State};
+use connections::{Connections, Peer, Protocol};
 
 /// Services whose health is told, and the server as a whole.
 const SERVICES: [&str; 4] = [
@@ -59,6 +71,12 @@ const SERVICES: [&str; 4] = [
 pub struct Shared {
     /// Phase, model and running items.
     pub status: ServerStatus,
+    /// Who may call.
+    pub access: Arc<Access>,
+    /// What connections may take.
+    pub connections: ConnectionLimits,
+    /// The largest message, in bytes.
+    pub message_bytes: usize,
     /// What a request may ask for.
     pub request: RequestLimits,
     /// Items in flight on a stream at most.
@@ -87,13 +105,16 @@ impl Shared {
     /// Of a server of this configuration that has not begun yet.
     ///
     /// # Errors
-    /// The configured cache cannot be made.
+    /// The files that say who may call are of no use, or the configured cache cannot be made.
     pub fn new(config: &Config) -> anyhow::Result<Arc<Self>> {
         let metrics = Arc::new(Metrics::new().context("the metrics")?);
         let embedder = Arc::new(Embedder::new(config.embed.clone(), metrics.clone()));
         let retrieval = Retrieval::new(config.retrieval.clone(), embedder.clone(), metrics.clone());
         Ok(Arc::new(Self {
             status: ServerStatus::new(),
+            access: Arc::new(Access::open(&config.access)?),
+            connections: config.connections,
+            message_bytes: config.message_bytes,
             request: config.request,
             stream_items: config.stream_items,
             stream: config.stream.clone(),
@@ -110,23 +131,22 @@ impl Shared {
 }
 
 /// A connection that gRPC can be spoken on.
-pub trait Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static {}
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
-impl<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static> Connection for C {}
+impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for C {}
 
 /// The connections of a listener.
 pub fn connections(
     listener: TcpListener,
 ) -> impl Stream<Item = std::io::Result<impl Connection + use<>>> + use<> {
-    // The builder's own setting does not reach a listener that it was given: with Nagle's algorithm on, small messages wait
-    // for the client's delayed acknowledgements, 40 ms each.
+    // With Nagle's algorithm on, small messages wait for the client's delayed acknowledgements, 40 ms each.
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// Serves gRPC on connections as they come, until `stop`, then ends them as they fall idle.
 ///
 /// # Errors
-/// The reflection service cannot read its own descriptors, or the listener fails.
+/// The reflection service cannot read its own descriptors.
 pub async fn serve_grpc<C: Connection>(
     connections: impl Stream<Item = std::io::Result<C>>,
     shared: Arc<Shared>,
@@ -143,33 +163,55 @@ pub async fn serve_grpc<C: Connection>(
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    // Room for an item that is somewhat too large, so that it gets an error of its own; far larger messages end the
-    // stream.
-    let message_bytes = shared.request.code_bytes.saturating_mul(4).max(4 << 20);
-    let explain = ExplainServiceServer::new(explain::ExplainApi::new(shared.clone()))
-        .max_decoding_message_size(message_bytes);
-    Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .http2_adaptive_window(Some(true))
-        .add_service(explain)
-        .add_service(ModelServiceServer::new(model::ModelApi::new(
-            shared.clone(),
-        )))
-        .add_service(AdminServiceServer::new(admin::AdminApi::new(shared)))
+    let bytes = shared.message_bytes;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(
+            ExplainServiceServer::new(explain::ExplainApi::new(shared.clone()))
+                .max_decoding_message_size(bytes),
+        )
+        .add_service(
+            ModelServiceServer::new(model::ModelApi::new(shared.clone()))
+                .max_decoding_message_size(bytes),
+        )
+        .add_service(
+            AdminServiceServer::new(admin::AdminApi::new(shared.clone()))
+                .max_decoding_message_size(bytes),
+        )
         .add_service(health)
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
-        .await?;
+        .add_service(reflection().build_v1alpha()?);
+    let routes = routes.routes().prepare();
+    let served = Connections {
+        limits: shared.connections,
+        metrics: shared.metrics.clone(),
+        protocol: Protocol::Grpc,
+    };
+    let access = shared.access.clone();
+    let tls = move || access.tls().map(|tls| tls.grpc.clone());
+    let answer = move |mut call: Request<Incoming>, peer: &Peer| {
+        let admitted = door::admit(&shared.access, &shared.metrics, peer, &mut call);
+        let mut routes = routes.clone();
+        async move {
+            match admitted {
+                Ok(()) => {
+                    let Ok(answer) = routes.call(call.map(Body::new)).await;
+                    answer
+                }
+                Err(status) => status.into_http(),
+            }
+        }
+    };
+    served.serve(connections, tls, answer, stop).await;
     Ok(())
 }
 
 /// Whom a call is for, as found out before it came to its service.
-fn identity(call: &tonic::Extensions) -> Arc<Identity> {
-    call.get::<Arc<Identity>>()
-        .cloned()
-        .unwrap_or_else(Identity::anonymous)
+///
+/// # Errors
+/// [`Error::Unauthenticated`]: it came in by another way than the door.
+fn identity(call: &tonic::Extensions) -> Result<Arc<Identity>, Error> {
+    call.get().cloned().ok_or(Error::Unauthenticated)
 }
 
 /// Keeps health in step with the server's state.

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::access_args::{AccessArgs, ConnectionArgs};
 use super::cache_memory_args::CacheMemoryArgs;
 use super::embed_args::EmbedArgs;
 use super::export_args::ExportArgs;
+use super::key_args::KeyArgs;
+use super::limit_args::{LimitArgs, PrefixCache, Speculation};
 use super::model_args::{ModelArgs, Optimize};
 use super::quantize_args::QuantizeArgs;
 use super::redis_args::RedisArgs;
@@ -28,7 +31,8 @@ use crate::scheduler::{EngineRules, SchedulerOptions};
     name = "code-explainer-server",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 after a clean stop, 64 for a bad setting, 66 for a model that cannot be loaded, \
+    after_help = "Exit codes: 0 after a clean stop, 64 for a bad setting, 66 for a model that cannot be loaded or \
+                  another file that cannot be read, \
                   69 for an address that cannot be bound, 1 for anything else."
 )]
 pub(super) struct Cli {
@@ -69,6 +73,15 @@ pub(super) enum CliCommand {
         loaded or a module that cannot be written."
     )]
     Export(ExportArgs),
+
+    /// Make a key for a client, and print the line that lets it in
+    ///
+    /// The line goes to standard output, for the file of `serve --auth-file`; the token goes to standard error or to
+    /// --token-file, once: the file has its hash alone.
+    #[command(after_help = "Example:\n  \
+        code-explainer-server make-key --name ci --tenant acme --token-file ci.token >> identities\n  \
+        code-explainer --token-file ci.token explain main.rs")]
+    MakeKey(KeyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +94,10 @@ pub(super) struct ServeArgs {
     pub(super) addresses: AddressArgs,
     #[command(flatten, next_help_heading = "Model")]
     pub(super) model: ModelArgs,
+    #[command(flatten, next_help_heading = "Access")]
+    pub(super) access: AccessArgs,
+    #[command(flatten, next_help_heading = "Connections")]
+    pub(super) connections: ConnectionArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub(super) limits: LimitArgs,
     #[command(flatten, next_help_heading = "Streams")]
@@ -112,91 +129,6 @@ pub(super) struct AddressArgs {
     #[arg(long, env = "CODE_EXPLAINER_HTTP_LISTEN", value_name = "HOST:PORT")]
     #[arg(default_value = "127.0.0.1:9464", value_parser = address)]
     pub(super) http_listen: SocketAddr,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct LimitArgs {
-    /// Sequences that a step works on at most. Chosen by --optimize, else 32
-    #[arg(long, env = "CODE_EXPLAINER_BATCH_SIZE", value_name = "N")]
-    pub(super) batch_size: Option<usize>,
-
-    /// Tokens that a step works on at most: one for each decoding sequence, the rest for prefill. More gives a shorter
-    /// time to first token, fewer a steadier stream for the others. Chosen by --optimize, else 256
-    #[arg(long, env = "CODE_EXPLAINER_STEP_TOKENS", value_name = "N")]
-    pub(super) step_tokens: Option<usize>,
-
-    /// Keep the time between two tokens of a stream at this, such as 50ms, by giving steps fewer tokens and sequences than
-    /// the limits above allow where that is needed. Without it only the limits count
-    #[arg(long, env = "CODE_EXPLAINER_TARGET_ITL", value_name = "TIME")]
-    pub(super) target_itl: Option<humantime::Duration>,
-
-    /// Guess tokens that the answer may copy from the code, and check several in one step. auto: where measured step times
-    /// say that it pays. Answers are the same with it and without
-    #[arg(long, env = "CODE_EXPLAINER_SPECULATION", default_value = "auto")]
-    pub(super) speculation: Speculation,
-
-    /// Keep what was computed of prompts that begin alike, as long as the KV cache has room
-    #[arg(long, env = "CODE_EXPLAINER_PREFIX_CACHE", default_value = "on")]
-    pub(super) prefix_cache: PrefixCache,
-
-    /// Items that wait at most; more are refused with RESOURCE_EXHAUSTED and the time to wait
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_QUEUE_ITEMS",
-        default_value_t = 1024,
-        value_name = "N"
-    )]
-    pub(super) queue_items: usize,
-
-    /// Items in flight on one stream at most
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_STREAM_ITEMS",
-        default_value_t = 256,
-        value_name = "N"
-    )]
-    pub(super) stream_items: usize,
-
-    /// The largest snippet, in bytes
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_MAX_CODE_BYTES",
-        default_value_t = 65536,
-        value_name = "N"
-    )]
-    pub(super) max_code_bytes: usize,
-
-    /// The most tokens that a request may ask for
-    #[arg(
-        long,
-        env = "CODE_EXPLAINER_MAX_NEW_TOKENS",
-        default_value_t = 1024,
-        value_name = "N"
-    )]
-    pub(super) max_new_tokens: usize,
-
-    /// Tokens for a request that asks for no number
-    #[arg(long, env = "CODE_EXPLAINER_DEFAULT_MAX_NEW_TOKENS", value_name = "N")]
-    #[arg(default_value_t = 256)]
-    pub(super) default_max_new_tokens: usize,
-}
-
-/// Whether tokens are guessed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Speculation {
-    /// Where it pays
-    Auto,
-    /// Never
-    Off,
-}
-
-/// Whether beginnings of prompts are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum PrefixCache {
-    /// Computed once
-    On,
-    /// Computed for each item
-    Off,
 }
 
 #[derive(Debug, Args)]
@@ -274,6 +206,8 @@ impl ServeArgs {
     pub(super) fn validate(self) -> Result<Config, String> {
         let Self {
             addresses,
+            access,
+            connections,
             model,
             limits,
             streams,
@@ -320,6 +254,8 @@ impl ServeArgs {
                 model.threads
             ));
         }
+        let access = access.validate(addresses.listen)?;
+        let (connections, message_bytes) = connections.validate(limits.max_code_bytes)?;
         let engine = model.engine()?;
         let wishes = Wishes {
             precision: model.precision(&engine)?,
@@ -364,6 +300,9 @@ impl ServeArgs {
         Ok(Config {
             listen: addresses.listen,
             http_listen: addresses.http_listen,
+            access,
+            connections,
+            message_bytes,
             model: model.model,
             optimize: (model.optimize == Optimize::On).then_some(wishes),
             devices: model.device,

@@ -1,10 +1,13 @@
 //! What an operator can set: flags, then `CODE_EXPLAINER_*` variables, then a TOML file; checked once, handed on in
 //! parts.
 
+mod access_args;
 mod args;
 mod cache_memory_args;
 mod embed_args;
 mod export_args;
+mod key_args;
+mod limit_args;
 mod model_args;
 mod quantize_args;
 mod redis_args;
@@ -22,6 +25,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 pub use stream_args::StreamOptions;
 
+use crate::access::AccessConfig;
+use crate::access::make_key::MakeKeyConfig;
+use crate::api::ConnectionLimits;
 use crate::cache::CacheConfig;
 use crate::embed::EmbedConfig;
 use crate::engine::{DeviceSpec, Devices, EngineOptions, Precision};
@@ -49,6 +55,8 @@ pub enum Command {
     Quantize(QuantizeConfig),
     /// Write a model as a TorchScript module.
     Export(ExportConfig),
+    /// Make a key for a client.
+    MakeKey(MakeKeyConfig),
 }
 
 /// Everything that `quantize` needs.
@@ -82,6 +90,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// HTTP address.
     pub http_listen: SocketAddr,
+    /// Who may call, and how connections are encrypted.
+    pub access: AccessConfig,
+    /// What connections may take.
+    pub connections: ConnectionLimits,
+    /// The largest message, in bytes.
+    pub message_bytes: usize,
     /// Where the model lies.
     pub model: PathBuf,
     /// What was set of what can be chosen for the model and the machine; `None`: nothing is to be chosen.
@@ -155,6 +169,7 @@ impl Command {
                 .map_err(|problem| Cli::command().error(ErrorKind::ValueValidation, problem)),
             CliCommand::Quantize(args) => Ok(Self::Quantize(args.validate())),
             CliCommand::Export(args) => Ok(Self::Export(args.validate())),
+            CliCommand::MakeKey(args) => Ok(Self::MakeKey(args.validate())),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::access::rates::Rates;
 use crate::cache::{
     self, CacheKey, CachedAnswer, CachedDelta, FinishReason, Leader, Lookup, Timings, Told,
 };
@@ -54,6 +55,8 @@ pub(super) struct Plan {
     pub(super) prepared: Arc<Prepared>,
     /// Keys what it leaves behind.
     pub(super) salt: Arc<[u8]>,
+    /// What the tenant may still ask for.
+    pub(super) rates: Arc<Rates>,
 }
 
 impl Flights {
@@ -231,6 +234,10 @@ impl Explainer {
         leader: Option<&Leader>,
     ) -> Result<FinishReason, Error> {
         let request = &plan.request;
+        // Only here: an answer that is there already takes nothing from anybody.
+        let may_need = plan.prepared.tokens.len() + request.max_new_tokens;
+        (plan.rates.take_tokens(may_need))
+            .inspect_err(|_| self.metrics.access.rate_limited("tokens"))?;
         let job = Job {
             prompt: plan.prepared.tokens.clone(),
             sampling: request.sampling,

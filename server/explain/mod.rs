@@ -172,6 +172,8 @@ impl Explainer {
         deadline: Option<Instant>,
         leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
     ) -> Result<(), Error> {
+        (identity.rates.take_items(1))
+            .inspect_err(|_| self.metrics.access.rate_limited("items"))?;
         let salt = identity.salt(self.cache_secret.as_bytes());
         if let Some(answer) = self.at_hand(&request, &salt) {
             let (reader, about) = told_again(&answer);
@@ -209,6 +211,7 @@ impl Explainer {
                     request: request.clone(),
                     prepared: prepared.clone(),
                     salt,
+                    rates: identity.rates.clone(),
                 };
                 self.tasks.spawn(self.clone().fly(lead, plan, place));
                 reader

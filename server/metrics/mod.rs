@@ -10,6 +10,7 @@ mod register;
 mod remote;
 mod streams;
 
+mod access;
 mod embeddings;
 mod retrieval;
 
@@ -29,6 +30,7 @@ pub use life::Life;
 use register::{counter, gauge, histogram};
 use remote::RedisMetrics;
 
+pub use access::{AccessMetrics, ConnectionGuard};
 pub use embeddings::EmbeddingMetrics;
 pub use retrieval::{RetrievalMetrics, Retrieved};
 
@@ -93,6 +95,8 @@ pub struct ItemTimes {
 
 /// A server's metrics.
 pub struct Metrics {
+    /// Connections, and who is let in.
+    pub access: AccessMetrics,
     /// Of embeddings.
     pub embeddings: EmbeddingMetrics,
     /// Of retrieval.
@@ -212,6 +216,7 @@ impl Metrics {
         let strategies = Strategy::ALL.iter();
         gauge(r, BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(Self {
+            access: AccessMetrics::new(r),
             embeddings: EmbeddingMetrics::new(r),
             retrieval: RetrievalMetrics::new(r),
             prometheus: r.handle(),

@@ -139,7 +139,9 @@ def server_stops_in_order(rendered):
     grace = int(rendered.environment()["CODE_EXPLAINER_SHUTDOWN_GRACE"].removesuffix("s"))
     rendered.check("the grace period is longer than preStop, grace, drain and last words together",
                    pod["terminationGracePeriodSeconds"] > pre_stop + grace + drain + 10)
-    rendered.check("readiness asks gRPC", container["readinessProbe"]["grpc"]["port"] == 50051)
+    encrypted = "CODE_EXPLAINER_TLS_CERT" in rendered.environment()
+    port = container["readinessProbe"].get("grpc", {}).get("port")
+    rendered.check("readiness asks gRPC, where it is not encrypted", port == (None if encrypted else 50051))
     rendered.check("liveness asks /healthz", container["livenessProbe"]["httpGet"]["path"] == "/healthz")
     rendered.check("start-up asks /readyz", container["startupProbe"]["httpGet"]["path"] == "/readyz")
     rendered.check("no variables of Services", pod["enableServiceLinks"] is False)
@@ -249,6 +251,43 @@ def external_redis():
     return r
 
 
+def access():
+    r = render("access")
+    env, server = r.environment(), r.server()
+    wanted = {"AUTH_FILE": "/etc/code-explainer/auth/identities", "TLS_CERT": "/etc/code-explainer/tls/tls.crt",
+              "TLS_KEY": "/etc/code-explainer/tls/tls.key", "TLS_CLIENT_CA": "/etc/code-explainer/tls/ca.crt",
+              "TLS_CLIENT_AUTH": "optional", "RATE_ITEMS": "600/min", "RATE_TOKENS": "200000/min"}
+    for name, value in wanted.items():
+        r.check("%s is %s" % (name, value), env.get("CODE_EXPLAINER_" + name) == value)
+    secrets = {v["name"]: v["secret"]["secretName"] for v in server["volumes"] if "secret" in v}
+    r.check("secrets are mounted", secrets == {"auth": "explainer-keys", "tls": "explainer-tls"})
+    mounts = {m["name"]: m for m in server["containers"][0]["volumeMounts"]}
+    r.check("and cannot be written", all(mounts[name].get("readOnly") for name in secrets))
+    r.check("the probe speaks no TLS", "httpGet" in server["containers"][0]["readinessProbe"])
+    for message, *arguments in (
+            ("envoy.enabled to false", "--set", "access.tlsSecret=x", "--set", "access.clientCertificates=required"),
+            ("needs access.tlsSecret", "--set", "envoy.enabled=false", "--set", "access.clientCertificates=required"),
+            ("needs access.authSecret", "--set", "envoy.enabled=false", "--set", "access.tlsSecret=x",
+             "--set", "access.clientCertificates=optional")):
+        check("refused: " + message, message in helm(*arguments)[1])
+    return r
+
+
+def envoy_ends_tls():
+    r = render("default", "--set", "access.tlsSecret=explainer-tls", "--set", "access.authSecret=explainer-keys")
+    config = r.get("ConfigMap", "-envoy")["data"]
+    listener = yaml.safe_load(config["envoy.yaml"])["static_resources"]["listeners"][0]
+    context = listener["filter_chains"][0]["transport_socket"]["typed_config"]["common_tls_context"]
+    r.check("Envoy speaks HTTP/2 over TLS", context["alpn_protocols"] == ["h2"])
+    certificate = yaml.safe_load(config["certificate.yaml"])["resources"][0]["tls_certificate"]
+    r.check("a changed certificate is noticed", certificate["watched_directory"]["path"] == "/etc/envoy-tls")
+    pod = r.get("Deployment", "-envoy")["spec"]["template"]["spec"]
+    secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+    r.check("Envoy has the secret, the servers have not", secrets == {"tls": "explainer-tls"}
+            and "CODE_EXPLAINER_TLS_CERT" not in r.environment() and "CODE_EXPLAINER_AUTH_FILE" in r.environment())
+    return r
+
+
 def bad_values_are_refused():
     for values, word in (
             (["server.batchsize=8"], "batchsize"),
@@ -288,13 +327,12 @@ def readme_lists_the_values():
 
 def envoy_itself_agrees(rendered):
     """Where an envoy is installed; what it says is not counted on a machine without it."""
-    config = rendered.get("ConfigMap", "-envoy")["data"]["envoy.yaml"]
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(config)
-        file.flush()
+    with tempfile.TemporaryDirectory() as directory:
+        for name, text in rendered.get("ConfigMap", "-envoy")["data"].items():
+            (Path(directory) / name).write_text(text.replace("/etc/envoy/", directory + "/"))
         try:
-            done = subprocess.run(["envoy", "--mode", "validate", "--config-path", file.name], stdin=subprocess.DEVNULL,
-                                  capture_output=True, text=True)
+            done = subprocess.run(["envoy", "--mode", "validate", "--config-path", directory + "/envoy.yaml"],
+                                  stdin=subprocess.DEVNULL, capture_output=True, text=True)
         except FileNotFoundError:
             print("there is no envoy on PATH: its configuration was read, not run")
             return
@@ -302,7 +340,7 @@ def envoy_itself_agrees(rendered):
 
 
 def main():
-    everything = [default(), gpu(), minimal(), external_redis()]
+    everything = [default(), gpu(), minimal(), external_redis(), access(), envoy_ends_tls()]
     for rendered in everything:
         manifests_are_valid(rendered)
         selectors_match(rendered)
@@ -311,10 +349,11 @@ def main():
         server_stops_in_order(rendered)
         if rendered.get("ConfigMap", "-envoy"):
             envoy_balances(rendered)
-    check("three of four have a balancer", sum(bool(r.get("ConfigMap", "-envoy")) for r in everything) == 3)
+    check("four of six have a balancer", sum(bool(r.get("ConfigMap", "-envoy")) for r in everything) == 4)
     bad_values_are_refused()
     readme_lists_the_values()
     envoy_itself_agrees(everything[0])
+    envoy_itself_agrees(everything[-1])
     print("chart: %d passed, %d failed" % (passed, failed))
     return 1 if failed else 0
 

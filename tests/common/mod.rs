@@ -2,6 +2,7 @@
 
 pub(crate) mod awkward_shapes;
 pub(crate) mod cache;
+pub(crate) mod certificates;
 pub(crate) mod divergence;
 pub(crate) mod minilm;
 pub(crate) mod model_files;

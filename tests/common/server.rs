@@ -33,20 +33,17 @@ pub(crate) struct TestServer {
 
 /// Settings as on a command line, on free ports.
 pub(crate) fn config(flags: &[&str]) -> Config {
-    let fixed = [
-        "server",
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--http-listen",
-        "127.0.0.1:0",
-    ];
+    let mut args = vec!["server", "serve"];
+    for flag in ["--listen", "--http-listen"] {
+        if !flags.contains(&flag) {
+            args.extend([flag, "127.0.0.1:0"]);
+        }
+    }
     // Nobody has to hear first that a test's server goes.
-    let grace = ["--shutdown-grace", "0s"];
-    let grace = grace
-        .iter()
-        .filter(|_| !flags.contains(&"--shutdown-grace"));
-    let args = fixed.iter().chain(flags).chain(grace).map(OsString::from);
+    if !flags.contains(&"--shutdown-grace") {
+        args.extend(["--shutdown-grace", "0s"]);
+    }
+    let args = args.iter().chain(flags).map(OsString::from);
     match Command::from_args(args).unwrap_or_else(|e| panic!("{e}")) {
         Command::Serve(config) => *config,
         other => panic!("{other:?} is not what was written"),
@@ -215,11 +212,17 @@ impl TestServer {
 
 /// Status and body of an HTTP GET, by hand: one request, one answer, connection closed.
 pub(crate) async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    http_get_with(address, path, "").await
+}
+
+/// The same with headers, each with its line's end.
+pub(crate) async fn http_get_with(address: SocketAddr, path: &str, headers: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut connection = tokio::net::TcpStream::connect(address)
         .await
         .expect("HTTP listens");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}Connection: close\r\n\r\n");
     connection
         .write_all(request.as_bytes())
         .await

@@ -178,3 +178,15 @@ pub(crate) fn is_accepted(event: &Event) -> bool {
 pub(crate) fn is_last(event: &Event) -> bool {
     matches!(event, Event::Done(_) | Event::Error(_))
 }
+
+/// Reads an answer of the typed client to its end.
+pub(crate) async fn finish(
+    mut answer: code_explainer_client::Explanation,
+) -> code_explainer_client::Done {
+    while let Some(event) = answer.next().await {
+        if let code_explainer_client::Event::Done(done) = event.expect("no failure") {
+            return done;
+        }
+    }
+    panic!("no last event")
+}

@@ -1,0 +1,211 @@
+//! Who may call: what a client has proved becomes an [`Identity`], or a refusal that says nothing about why.
+//!
+//! - [`book`]: the file of keys, certificates and tenants, read.
+//! - [`key`]: bearer tokens, and the hashes that are kept of them.
+//! - [`certificate`]: the names in a client's certificate.
+//! - [`rates`]: how much a tenant may ask for in a time.
+//! - [`tls`]: the server's certificate, and whose clients' certificates count.
+//! - [`reload`]: files that are read again when they change.
+
+pub mod book;
+pub mod certificate;
+pub mod key;
+pub mod make_key;
+pub mod rates;
+pub mod reload;
+pub mod tls;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+use crate::identity::{Identity, Roles};
+use crate::metrics::Metrics;
+use book::Book;
+use certificate::CertificateNames;
+use rates::{Allowance, TenantRates};
+use reload::{Reloading, Source};
+use tls::{Tls, TlsFiles};
+
+/// What decides who may call; every value is valid, the files are not read yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessConfig {
+    /// Files of TLS; `None`: connections are not encrypted.
+    pub tls: Option<TlsFiles>,
+    /// The file of keys, certificates and tenants.
+    pub book: Option<PathBuf>,
+    /// What a tenant may ask for that the file says nothing about.
+    pub allowance: Allowance,
+    /// Who has to say nothing may see how the server fares: it can only be reached from its own machine.
+    pub anonymous_admin: bool,
+    /// `/metrics` asks for a key with the role `admin`.
+    pub guard_metrics: bool,
+    /// How often the files are looked at: for so long a key counts that has been taken out of them.
+    pub reload_interval: Duration,
+}
+
+/// Why the server cannot tell who may call.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// A file cannot be read.
+    #[error("--{flag} {}: {problem}", path.display())]
+    Unreadable {
+        /// The setting that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        problem: std::io::Error,
+    },
+    /// A file says something that cannot be.
+    #[error("--{flag} {}: {problem}", path.display())]
+    Unusable {
+        /// The setting that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What, and where; never a secret.
+        problem: String,
+    },
+}
+
+/// Tells who calls.
+pub struct Access {
+    book: Option<Reloading<Book>>,
+    tls: Option<Reloading<Tls>>,
+    rates: TenantRates,
+    allowance: Allowance,
+    anonymous: Option<Arc<Identity>>,
+    guard_metrics: bool,
+}
+
+/// What a client has shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<'a> {
+    /// A bearer token, or the key of a header; `None` if it sent none.
+    pub token: Option<&'a [u8]>,
+    /// The names in the certificate that TLS has verified.
+    pub certificate: Option<&'a CertificateNames>,
+}
+
+impl Access {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that does not say what it should.
+    pub fn open(config: &AccessConfig) -> Result<Self, AccessError> {
+        let book = (config.book.as_ref())
+            .map(|path| Reloading::new("auth", vec![("auth-file", path.clone())], Book::read))
+            .transpose()?;
+        let tls = match &config.tls {
+            Some(files) => {
+                let (sources, required) = (files.sources(), files.client_required);
+                let read = move |sources: &[Source]| Tls::read(sources, required);
+                Some(Reloading::new("tls", sources, read)?)
+            }
+            None => None,
+        };
+        let asks = book.is_some() || config.tls.as_ref().is_some_and(TlsFiles::asks_clients);
+        let rates = TenantRates::new();
+        let anonymous = (!asks).then(|| {
+            Arc::new(Identity {
+                tenant: "".into(),
+                roles: Roles {
+                    explain: true,
+                    admin: config.anonymous_admin,
+                },
+                rates: rates.of("", config.allowance),
+            })
+        });
+        Ok(Self {
+            book,
+            tls,
+            rates,
+            allowance: config.allowance,
+            anonymous,
+            guard_metrics: config.guard_metrics,
+        })
+    }
+
+    /// Whom a call is for.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`], whatever is wrong with the credentials.
+    pub fn identify(&self, credentials: Credentials<'_>) -> Result<Arc<Identity>, Error> {
+        if let Some(anonymous) = &self.anonymous {
+            return Ok(anonymous.clone());
+        }
+        let book = self.book.as_ref().map(Reloading::current);
+        // A token says more than the connection that it comes on, which may be a proxy's; a wrong one is not made good
+        // by a certificate.
+        let found = match (credentials.token, credentials.certificate) {
+            (Some(token), _) => book.as_ref().and_then(|book| book.by_token(token)),
+            (None, Some(names)) => match &book {
+                Some(book) => book.by_certificate(names),
+                None => names.best().map(|name| (name.into(), Roles::EXPLAIN)),
+            },
+            (None, None) => None,
+        };
+        let (tenant, roles) = found.ok_or(Error::Unauthenticated)?;
+        let allowance = book.and_then(|book| book.allowance(&tenant));
+        let allowance = allowance.unwrap_or_default().or(self.allowance);
+        Ok(Arc::new(Identity {
+            rates: self.rates.of(&tenant, allowance),
+            tenant,
+            roles,
+        }))
+    }
+
+    /// Whether `/metrics` is for admins alone.
+    pub fn guards_metrics(&self) -> bool {
+        self.guard_metrics
+    }
+
+    /// How connections are encrypted now.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.as_ref().map(Reloading::current)
+    }
+
+    /// Keeps keys and certificates as their files have them, until `stop`.
+    pub async fn keep_up(
+        self: Arc<Self>,
+        every: Duration,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) {
+        self.tell_end(&metrics);
+        if self.book.is_none() && self.tls.is_none() {
+            return;
+        }
+        let mut ticks = tokio::time::interval(every);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let (access, metrics) = (self.clone(), metrics.clone());
+            // Reading a file blocks.
+            let looked = tokio::task::spawn_blocking(move || access.look(&metrics));
+            if looked.await.is_err() {
+                tracing::error!("reading changed files panicked");
+            }
+        }
+    }
+
+    /// Takes what is good of the files that have changed; what is not changes nothing.
+    fn look(&self, metrics: &Metrics) {
+        let mut told = |file: &'static str, good| metrics.access.reloaded(file, good);
+        if let Some(book) = &self.book {
+            book.look(&mut told);
+        }
+        if let Some(tls) = &self.tls {
+            tls.look(&mut told);
+        }
+        self.tell_end(metrics);
+    }
+
+    fn tell_end(&self, metrics: &Metrics) {
+        if let Some(tls) = self.tls() {
+            metrics.access.certificate_ends(tls.not_after);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Connections: accepted up to a bound, encrypted where that is set, and ended when they are idle, old, or the server
+//! stops. What a call on them does is the caller's.
+//!
+//! A connection's life: `Handshake => Serving => Closing`. Closing lets running calls end, and takes no new ones.
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustls::ServerConfig;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::certificate::CertificateNames;
+use crate::api::Connection;
+use crate::metrics::Metrics;
+
+/// What connections may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Open at once; more are closed as soon as they come.
+    pub connections: usize,
+    /// Calls that a connection has open at once; more wait at their client.
+    pub streams: u32,
+    /// All headers of a call, in bytes.
+    pub header_bytes: u32,
+    /// From the connection to the end of its TLS handshake.
+    pub handshake: Duration,
+    /// A connection without a call is closed after this.
+    pub idle: Duration,
+    /// A connection is asked to be made anew after this, give or take a tenth; `None`: never.
+    pub max_age: Option<Duration>,
+    /// After that, the time its calls have to end before they are cut off.
+    pub max_age_grace: Duration,
+    /// How often a client is asked whether it is still there.
+    pub keepalive: Duration,
+    /// How long its answer may take.
+    pub keepalive_timeout: Duration,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    /// The names in its certificate, which has been verified.
+    pub(super) certificate: Option<Arc<CertificateNames>>,
+}
+
+/// What a server does with its connections.
+#[derive(Clone)]
+pub(super) struct Connections {
+    pub(super) limits: ConnectionLimits,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) protocol: Protocol,
+}
+
+/// What is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/2 alone.
+    Grpc,
+    /// HTTP/1.1.
+    Http,
+}
+
+impl Protocol {
+    /// In metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// Counts a call for as long as it lives.
+struct Call(Arc<watch::Sender<usize>>);
+
+/// Why a connection is being closed.
+enum Reason {
+    Stop,
+    Idle,
+    Age,
+}
+
+impl Connections {
+    /// Serves connections as they come until `stop`, and then until every one has closed. `tls` gives what new ones are
+    /// encrypted by; `answer` answers a call.
+    pub(super) async fn serve<C, A, F, B>(
+        self,
+        incoming: impl Stream<Item = io::Result<C>>,
+        tls: impl Fn() -> Option<Arc<ServerConfig>>,
+        answer: A,
+        stop: CancellationToken,
+    ) where
+        C: Connection,
+        A: Fn(Request<Incoming>, &Peer) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let room = Arc::new(Semaphore::new(self.limits.connections));
+        let (mut open, mut number) = (JoinSet::new(), 0_u64);
+        {
+            let mut incoming = pin!(incoming);
+            while let Some(Some(accepted)) = stop.run_until_cancelled(incoming.next()).await {
+                // Those that have ended are forgotten.
+                while open.try_join_next().is_some() {}
+                let connection = match accepted {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        pause_after(&error).await;
+                        continue;
+                    }
+                };
+                let Ok(permit) = room.clone().try_acquire_owned() else {
+                    let protocol = self.protocol.as_str();
+                    self.metrics.access.connection_refused(protocol, "limit");
+                    continue;
+                };
+                number += 1;
+                let (this, tls, answer, stop) = (self.clone(), tls(), answer.clone(), stop.clone());
+                open.spawn(async move {
+                    let _counted = (this.metrics.access).connection_opened(this.protocol.as_str());
+                    this.handshake(connection, tls, answer, number, stop).await;
+                    drop(permit);
+                });
+            }
+            // The port is free from here on.
+        }
+        while open.join_next().await.is_some() {}
+    }
+
+    async fn handshake<I, A, F, B>(
+        &self,
+        io: I,
+        tls: Option<Arc<ServerConfig>>,
+        answer: A,
+        number: u64,
+        stop: CancellationToken,
+    ) where
+        I: Connection,
+        A: Fn(Request<Incoming>, &Peer) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Some(tls) = tls else {
+            return self
+                .calls(io, Peer { certificate: None }, answer, number, stop)
+                .await;
+        };
+        let accepted = timeout(self.limits.handshake, TlsAcceptor::from(tls).accept(io));
+        let io = match stop.run_until_cancelled(accepted).await {
+            Some(Ok(Ok(io))) => io,
+            Some(failed) => {
+                // What the other side sent is in the error: for debugging alone.
+                tracing::debug!(failed = ?failed.map(|e| e.err()), "no TLS handshake");
+                return self
+                    .metrics
+                    .access
+                    .connection_refused(self.protocol.as_str(), "handshake");
+            }
+            None => return,
+        };
+        let chain = io.get_ref().1.peer_certificates();
+        let certificate = chain
+            .and_then(<[_]>::first)
+            .map(|leaf| Arc::new(CertificateNames::of(leaf)));
+        self.calls(io, Peer { certificate }, answer, number, stop)
+            .await;
+    }
+
+    async fn calls<I, A, F, B>(
+        &self,
+        io: I,
+        peer: Peer,
+        answer: A,
+        number: u64,
+        stop: CancellationToken,
+    ) where
+        I: Connection,
+        A: Fn(Request<Incoming>, &Peer) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let calls = Arc::new(watch::Sender::new(0));
+        let open = calls.subscribe();
+        let service = service_fn(move |request| {
+            let (call, answered) = (Call::new(calls.clone()), answer(request, &peer));
+            async move {
+                // A call lasts to the end of its answer, which may be a stream.
+                let body = |body: B| {
+                    body.map_frame(move |frame| {
+                        let _ = &call;
+                        frame
+                    })
+                };
+                Ok::<_, Infallible>(answered.await.map(body))
+            }
+        });
+        let builder = self.builder();
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let reason = tokio::select! {
+            result = &mut connection => return ended(result),
+            () = stop.cancelled() => Reason::Stop,
+            () = idle(open, self.limits.idle) => Reason::Idle,
+            () = aged(self.limits.max_age, number) => Reason::Age,
+        };
+        connection.as_mut().graceful_shutdown();
+        match reason {
+            Reason::Stop => ended(connection.await),
+            // An answer to the goodbye is not waited for longer than to any other probe.
+            Reason::Idle => self.within(self.limits.keepalive_timeout, connection).await,
+            Reason::Age => self.within(self.limits.max_age_grace, connection).await,
+        }
+    }
+
+    /// Lets a connection close by itself in this time.
+    async fn within<E: std::fmt::Display>(
+        &self,
+        time: Duration,
+        connection: impl Future<Output = Result<(), E>>,
+    ) {
+        if let Ok(result) = timeout(time, connection).await {
+            ended(result);
+        }
+    }
+
+    fn builder(&self) -> Builder<TokioExecutor> {
+        let limits = &self.limits;
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.handshake)
+            .max_buf_size((limits.header_bytes as usize).max(8192));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.header_bytes)
+            .keep_alive_interval(limits.keepalive)
+            .keep_alive_timeout(limits.keepalive_timeout)
+            .adaptive_window(true);
+        match self.protocol {
+            Protocol::Grpc => builder.http2_only(),
+            Protocol::Http => builder.http1_only(),
+        }
+    }
+}
+
+fn ended<E: std::fmt::Display>(result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// A connection that broke before it was accepted is its client's affair; anything else, such as too many open files, may
+/// have passed in a while.
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    let broke = [
+        ConnectionAborted,
+        ConnectionRefused,
+        ConnectionReset,
+        Interrupted,
+    ];
+    if !broke.contains(&error.kind()) {
+        tracing::warn!(%error, "cannot accept connections; trying again in a second");
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Resolves when there has been no call for so long.
+async fn idle(mut calls: watch::Receiver<usize>, after: Duration) {
+    loop {
+        if calls.wait_for(|open| *open == 0).await.is_err() {
+            // The connection has ended, which its own future tells.
+            pending::<()>().await;
+        }
+        tokio::select! {
+            () = sleep(after) => return,
+            _ = calls.wait_for(|open| *open > 0) => {}
+        }
+    }
+}
+
+/// Resolves at the connection's age, give or take a tenth, so that those which came together do not go together.
+async fn aged(age: Option<Duration>, number: u64) {
+    let Some(age) = age else {
+        return pending().await;
+    };
+    // Multiples of the golden ratio, without their whole part, lie evenly.
+    let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
+    sleep(age.mul_f64(0.9 + 0.2 * spread)).await;
+}
+
+impl Call {
+    fn new(calls: Arc<watch::Sender<usize>>) -> Self {
+        calls.send_modify(|open| *open += 1);
+        Self(calls)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}

@@ -1,0 +1,258 @@
+//! Settings of encryption, identities and connections.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::access::AccessConfig;
+use crate::access::rates::{Allowance, Rate};
+use crate::access::tls::TlsFiles;
+use crate::api::ConnectionLimits;
+
+#[derive(Debug, Args)]
+pub(super) struct AccessArgs {
+    /// PEM file with the server's certificate, and those up to its authority. With --tls-key, gRPC is served over TLS
+    /// alone. The file is read again when it changes, and new connections get the new certificate; a file that is of no
+    /// use changes nothing, is logged and counted
+    #[arg(long, env = "CODE_EXPLAINER_TLS_CERT", value_name = "FILE")]
+    #[arg(requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// PEM file with the certificate's private key
+    #[arg(long, env = "CODE_EXPLAINER_TLS_KEY", value_name = "FILE")]
+    #[arg(requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// PEM file with the authorities of clients' certificates (mTLS). Without --auth-file, a certificate's first name (URI,
+    /// DNS, email, common name) is its tenant, and it may have code explained; with it, `cert` lines say who is who
+    #[arg(long, env = "CODE_EXPLAINER_TLS_CLIENT_CA", value_name = "FILE")]
+    #[arg(requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Whether every client needs a certificate. optional: those without one need a key of --auth-file
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_TLS_CLIENT_AUTH",
+        default_value = "required"
+    )]
+    tls_client_auth: ClientAuth,
+
+    /// File of identities; with it, every call but health's needs one. Lines: `key NAME blake3:HASH tenant=T
+    /// roles=explain,admin` (`make-key` prints them), `cert dns:NAME tenant=T roles=explain`, `cert * roles=explain`, and
+    /// `tenant T items=600/min tokens=200000/min`. Read again when it changes
+    #[arg(long, env = "CODE_EXPLAINER_AUTH_FILE", value_name = "FILE")]
+    auth_file: Option<PathBuf>,
+
+    /// Items, and texts to embed, that a tenant may ask for in a time, such as 600/min (or /s, /h, /day), unless --auth-file says otherwise.
+    /// More are refused with RESOURCE_EXHAUSTED and the time to wait
+    #[arg(long, env = "CODE_EXPLAINER_RATE_ITEMS", value_name = "RATE")]
+    rate_items: Option<Rate>,
+
+    /// Tokens that a tenant may ask for in a time: those of a prompt, and those that its answer may have. Answers from the
+    /// cache take none
+    #[arg(long, env = "CODE_EXPLAINER_RATE_TOKENS", value_name = "RATE")]
+    rate_tokens: Option<Rate>,
+
+    /// Whether /metrics needs a key with the role admin, as a bearer token. The probes never do
+    #[arg(long, env = "CODE_EXPLAINER_METRICS_AUTH", default_value = "off")]
+    metrics_auth: Switch,
+
+    /// How often the files of certificates and keys are looked at. So long a key counts that was taken out of its file;
+    /// looking reads a few kilobytes and costs less than a millisecond
+    #[arg(long, env = "CODE_EXPLAINER_RELOAD_INTERVAL", value_name = "TIME")]
+    #[arg(default_value = "2s")]
+    reload_interval: humantime::Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConnectionArgs {
+    /// Connections open at once, of gRPC and of HTTP each; more are closed as they come
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_CONNECTIONS",
+        default_value_t = 4096,
+        value_name = "N"
+    )]
+    connections: usize,
+
+    /// Calls that a connection has open at once; a client keeps more waiting
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_CONNECTION_STREAMS",
+        default_value_t = 256,
+        value_name = "N"
+    )]
+    connection_streams: u32,
+
+    /// All headers of a call, in bytes
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_HEADER_BYTES",
+        default_value_t = 16384,
+        value_name = "N"
+    )]
+    header_bytes: u32,
+
+    /// The largest message, in bytes; one that is larger ends its call. By default four times --max-code-bytes, and at
+    /// least 4 MiB, so that an item which is somewhat too large gets an error of its own
+    #[arg(long, env = "CODE_EXPLAINER_MESSAGE_BYTES", value_name = "N")]
+    message_bytes: Option<usize>,
+
+    /// Longest time for a TLS handshake, and for the headers of an HTTP request
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_HANDSHAKE_TIMEOUT",
+        default_value = "10s",
+        value_name = "TIME"
+    )]
+    handshake_timeout: humantime::Duration,
+
+    /// A connection without a call is closed after this
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_CONNECTION_IDLE",
+        default_value = "15m",
+        value_name = "TIME"
+    )]
+    connection_idle: humantime::Duration,
+
+    /// A connection takes no more calls after this, give or take a tenth, so that clients spread over new replicas. By
+    /// default it may grow as old as it likes
+    #[arg(long, env = "CODE_EXPLAINER_CONNECTION_MAX_AGE", value_name = "TIME")]
+    connection_max_age: Option<humantime::Duration>,
+
+    /// After that, the time its open calls have before they are cut off
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_CONNECTION_GRACE",
+        default_value = "10m",
+        value_name = "TIME"
+    )]
+    connection_grace: humantime::Duration,
+
+    /// How often a client is asked whether it is still there
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_KEEPALIVE",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    keepalive: humantime::Duration,
+
+    /// How long its answer may take
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_KEEPALIVE_TIMEOUT",
+        default_value = "20s",
+        value_name = "TIME"
+    )]
+    keepalive_timeout: humantime::Duration,
+}
+
+/// Whether every client needs a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ClientAuth {
+    /// Without one there is no connection
+    Required,
+    /// A key will do as well
+    Optional,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
+impl AccessArgs {
+    /// What one value alone cannot tell.
+    pub(super) fn validate(self, listen: SocketAddr) -> Result<AccessConfig, String> {
+        let optional = self.tls_client_auth == ClientAuth::Optional;
+        if optional && self.tls_client_ca.is_some() && self.auth_file.is_none() {
+            return Err("--tls-client-auth optional lets clients without a certificate in, which need a key: set \
+                        --auth-file"
+                .into());
+        }
+        if self.metrics_auth == Switch::On && self.auth_file.is_none() {
+            return Err("--metrics-auth on asks for a key: set --auth-file".into());
+        }
+        if self.reload_interval.is_zero() {
+            return Err("--reload-interval is 0s, expected a time".into());
+        }
+        let tls = self
+            .tls_cert
+            .zip(self.tls_key)
+            .map(|(certificate, key)| TlsFiles {
+                certificate,
+                key,
+                client_ca: self.tls_client_ca,
+                client_required: !optional,
+            });
+        Ok(AccessConfig {
+            tls,
+            book: self.auth_file,
+            allowance: Allowance {
+                items: self.rate_items,
+                tokens: self.rate_tokens,
+            },
+            anonymous_admin: listen.ip().is_loopback(),
+            guard_metrics: self.metrics_auth == Switch::On,
+            reload_interval: self.reload_interval.into(),
+        })
+    }
+}
+
+impl ConnectionArgs {
+    /// The limits, and the largest message.
+    pub(super) fn validate(self, code_bytes: usize) -> Result<(ConnectionLimits, usize), String> {
+        let message_bytes = self
+            .message_bytes
+            .unwrap_or_else(|| code_bytes.saturating_mul(4).max(4 << 20));
+        for (flag, value, least, most) in [
+            ("connections", self.connections, 1, 1 << 20),
+            (
+                "connection-streams",
+                self.connection_streams as usize,
+                1,
+                1 << 20,
+            ),
+            ("header-bytes", self.header_bytes as usize, 1024, 1 << 24),
+            ("message-bytes", message_bytes, 1024, 1 << 30),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(format!("--{flag} is {value}, expected {least} to {most}"));
+            }
+        }
+        for (flag, time) in [
+            ("handshake-timeout", self.handshake_timeout),
+            ("connection-idle", self.connection_idle),
+            ("keepalive", self.keepalive),
+            ("keepalive-timeout", self.keepalive_timeout),
+        ]
+        .into_iter()
+        .chain(
+            self.connection_max_age
+                .map(|age| ("connection-max-age", age)),
+        ) {
+            if time.is_zero() {
+                return Err(format!("--{flag} is 0s, expected a time"));
+            }
+        }
+        let limits = ConnectionLimits {
+            connections: self.connections,
+            streams: self.connection_streams,
+            header_bytes: self.header_bytes,
+            handshake: self.handshake_timeout.into(),
+            idle: self.connection_idle.into(),
+            max_age: self.connection_max_age.map(Into::into),
+            max_age_grace: self.connection_grace.into(),
+            keepalive: self.keepalive.into(),
+            keepalive_timeout: self.keepalive_timeout.into(),
+        };
+        Ok((limits, message_bytes))
+    }
+}
