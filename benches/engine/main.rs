@@ -7,6 +7,7 @@ mod items;
 mod limits;
 mod memory;
 mod snippets;
+mod speculation;
 mod steps;
 
 use std::error::Error;
@@ -22,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use items::{Answers, Server};
 use limits::{Limits, Meter};
+use snippets::Task;
 use steps::{Engine, Shape, median};
 
 const PRECISIONS: [Precision; 3] = [Precision::Fp32, Precision::Int8, Precision::Int4];
@@ -46,7 +48,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", memory::report(&checkpoint, precision.parse()?)?);
         return Ok(());
     }
+    if let Some(at) = arguments.iter().position(|a| a == steps::FLAG) {
+        let precision = arguments.get(at + 1).ok_or("a precision is missing")?;
+        return steps::fastest(&checkpoint, precision.parse()?);
+    }
     let text = Text::from_checkpoint(&checkpoint)?;
+    let args = ["server", "serve"].map(std::ffi::OsString::from);
+    let Command::Serve(config) = Command::from_args(args)? else {
+        return Err("it is asked to serve".into());
+    };
+    let speculation = speculation::Comparison {
+        checkpoint: &checkpoint,
+        text: &text,
+        scheduler: &config.scheduler,
+    };
+    if let Some(at) = arguments.iter().position(|a| a == speculation::FLAG) {
+        let precision = arguments.get(at + 1).ok_or("a precision is missing")?;
+        speculation.of(precision.parse()?, 3)?;
+        return Ok(());
+    }
     let memory = memories()?;
     let meter = Meter::new()?;
     let before = meter.measure();
@@ -57,18 +77,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     report.insert("steps".into(), steps.print(&checkpoint, limits));
     report.insert("memory".into(), memory);
     drop((meter, steps));
-    let prompts = snippets::prompts(&text, SNIPPETS)?;
-    let args = ["server", "serve"].map(std::ffi::OsString::from);
-    let Command::Serve(config) = Command::from_args(args)? else {
-        return Err("it is asked to serve".into());
-    };
+    let prompts = snippets::prompts(&text, SNIPPETS, Task::Explain)?;
     let bench = Bench {
         checkpoint: &checkpoint,
         prompts: &prompts,
         scheduler: &config.scheduler,
     };
     report.insert("batch_efficiency".into(), bench.batch_efficiency()?);
-    report.insert("speculation".into(), bench.speculation(text.eos())?);
+    report.insert("speculation".into(), speculation.all()?);
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     std::fs::create_dir_all(&directory)?;
     let path = directory.join("engine.json");
@@ -283,10 +299,6 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn server(&self, precision: Precision, speculation: bool) -> Result<Server, Box<dyn Error>> {
-        Server::start(self.checkpoint, precision, self.scheduler, speculation)
-    }
-
     /// All snippets at once against one by one, 64 tokens each, without drafts: what a batch gives.
     fn batch_efficiency(&self) -> Result<Value, Box<dyn Error>> {
         let answers = Answers {
@@ -298,7 +310,7 @@ impl Bench<'_> {
         );
         let mut all = Map::new();
         for precision in PRECISIONS {
-            let mut server = self.server(precision, false)?;
+            let mut server = Server::start(self.checkpoint, precision, self.scheduler, false)?;
             let mut runs = [Vec::new(), Vec::new()];
             server.run(&self.prompts[..4], 4, answers, &[])?;
             for _ in 0..if precision == Precision::Fp32 { 1 } else { 3 } {
@@ -337,71 +349,6 @@ impl Bench<'_> {
                     "at_once_time_in_engine": in_engine,
                 }),
             );
-        }
-        Ok(all.into())
-    }
-
-    /// The same answers with and without drafts, to their ends or 96 tokens.
-    fn speculation(&self, eos: &[u32]) -> Result<Value, Box<dyn Error>> {
-        let answers = Answers {
-            most: 96,
-            ignore_eos: false,
-        };
-        println!("\nspeculation, generated tok/s        off        on     ratio   drafts held");
-        let mut all = Map::new();
-        for precision in [Precision::Int8, Precision::Int4] {
-            let mut servers = [false, true].map(|on| self.server(precision, on));
-            let [Ok(off), Ok(on)] = &mut servers else {
-                return Err("an engine could not be loaded".into());
-            };
-            let mut by_concurrency = Map::new();
-            for together in [1, 8, 32] {
-                // One by one takes longest, and the same time for each.
-                let prompts = &self.prompts[..if together == 1 {
-                    SNIPPETS / 2
-                } else {
-                    SNIPPETS
-                }];
-                let rounds = if precision == Precision::Int8 { 3 } else { 1 };
-                let mut ratios = Vec::new();
-                let mut rates = [Vec::new(), Vec::new()];
-                let (mut drafted, mut held) = (0, 0);
-                for server in [&mut *off, &mut *on] {
-                    server.run(&prompts[..together.min(8)], together, answers, eos)?;
-                }
-                for _ in 0..rounds {
-                    let without = off.run(prompts, together, answers, eos)?;
-                    let with = on.run(prompts, together, answers, eos)?;
-                    if with.answers != without.answers {
-                        return Err(format!("{precision}: answers differ with drafts").into());
-                    }
-                    ratios.push(without.seconds / with.seconds);
-                    rates[0].push(without.generated as f64 / without.seconds);
-                    rates[1].push(with.generated as f64 / with.seconds);
-                    (drafted, held) = (drafted + with.drafted, held + with.held);
-                }
-                let [without, with] = rates.map(median);
-                let ratio = median(ratios);
-                println!(
-                    "{:<5} {together:>2} at a time   {without:>16.0}{with:>10.0}{ratio:>10.2}{:>10.0} %",
-                    precision.as_str(),
-                    100.0 * held as f64 / drafted.max(1) as f64
-                );
-                by_concurrency.insert(
-                    together.to_string(),
-                    json!({
-                        "off_tokens_per_s": without,
-                        "on_tokens_per_s": with,
-                        "ratio": ratio,
-                        "drafts": drafted,
-                        "drafts_held": held,
-                    }),
-                );
-            }
-            for server in servers {
-                server?.stop()?;
-            }
-            all.insert(precision.to_string(), by_concurrency.into());
         }
         Ok(all.into())
     }

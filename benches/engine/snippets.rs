@@ -10,10 +10,20 @@ const SOURCES: [&str; 3] = ["tests/data/snippets", "server/text", "server/cache"
 /// Tokens of a prompt.
 const TOKENS: std::ops::RangeInclusive<usize> = 60..=600;
 
+/// What the model is asked to do with a snippet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// To explain it.
+    Explain,
+    /// To say it again, which a guesser foresees.
+    Copy,
+}
+
 /// `count` prompts of all lengths, short and long ones mixed, always the same ones.
 pub(crate) fn prompts(
     text: &Text,
     count: usize,
+    task: Task,
 ) -> Result<Vec<Vec<u32>>, Box<dyn std::error::Error>> {
     let mut files = Vec::new();
     for folder in SOURCES {
@@ -27,7 +37,10 @@ pub(crate) fn prompts(
     for file in files {
         let code = std::fs::read_to_string(&file)?;
         for part in parts(&code) {
-            let parts = prompt::build(Strategy::Vanilla, part, None);
+            let mut parts = prompt::build(Strategy::Vanilla, part, None);
+            if task == Task::Copy {
+                parts.user = format!("Repeat this code:\n```\n{part}\n```");
+            }
             let prompt = text.encode_prompt(parts.system.as_deref(), &parts.user)?;
             if TOKENS.contains(&prompt.tokens.len()) {
                 prompts.push(prompt.tokens);
@@ -42,6 +55,20 @@ pub(crate) fn prompts(
     let stride = (count * 3 / 8..).find(|s| gcd(*s, count) == 1).unwrap_or(1);
     let pick = |i: usize| prompts[i * stride % count * prompts.len() / count].clone();
     Ok((0..count).map(pick).collect())
+}
+
+/// The prompts of at least `tokens` tokens, with as much code cut out before the end as makes them exactly as long.
+pub(crate) fn cut(prompts: &[Vec<u32>], tokens: usize) -> Vec<Vec<u32>> {
+    /// The end of the code's fence and the template's turn to the assistant.
+    const END: usize = 10;
+    let cut = |prompt: &&Vec<u32>| {
+        let end = prompt
+            .len()
+            .checked_sub(END)
+            .filter(|_| prompt.len() >= tokens)?;
+        Some([&prompt[..tokens - END], &prompt[end..]].concat())
+    };
+    prompts.iter().filter_map(|prompt| cut(&prompt)).collect()
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {

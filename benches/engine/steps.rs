@@ -136,6 +136,49 @@ impl Engine {
     }
 }
 
+/// The argument that asks for [`fastest`].
+pub(crate) const FLAG: &str = "--steps";
+
+/// The fastest of many steps of some shapes, whole and by operator: what two builds are compared by on a machine that
+/// is not quiet.
+pub(crate) fn fastest(
+    checkpoint: &Checkpoint,
+    precision: Precision,
+) -> Result<(), Box<dyn std::error::Error>> {
+    const STEPS: usize = 60;
+    let mut engine = Engine::load(checkpoint, precision)?;
+    let decodes = [1, 2, 8, 16, 32].map(Shape::decode);
+    for shape in decodes.into_iter().chain([Shape::prefill(256)]) {
+        engine.step(shape)?;
+        let mut whole = Duration::MAX;
+        for _ in 0..STEPS {
+            whole = whole.min(engine.step(shape)?);
+        }
+        engine.backend.profile(true);
+        let mut parts: Vec<(&str, Duration)> = Vec::new();
+        for _ in 0..STEPS {
+            engine.step(shape)?;
+            let laps = engine.backend.take_profile();
+            match parts.is_empty() {
+                true => parts = laps,
+                false => (parts.iter_mut().zip(laps)).for_each(|(a, b)| a.1 = a.1.min(b.1)),
+            }
+        }
+        engine.backend.profile(false);
+        let parts = parts
+            .iter()
+            .map(|(name, d)| format!("{name} {:.2}", d.as_secs_f64() * 1e3));
+        println!(
+            "{:>2} x {:<3} {:>7.2} ms   {}",
+            shape.sequences,
+            shape.tokens,
+            whole.as_secs_f64() * 1e3,
+            parts.collect::<Vec<_>>().join("  ")
+        );
+    }
+    Ok(())
+}
+
 /// The middle one.
 ///
 /// # Panics

@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use crate::scheduler::speculation::acceptance::LONGEST_MATCH;
+
 /// The longest n-gram that is looked up.
 const LONGEST: usize = 3;
 
@@ -16,10 +18,20 @@ pub struct Lookup {
     seen: usize,
 }
 
+/// What may follow a sequence.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// What followed.
+    pub tokens: &'a [u32],
+    /// How many tokens before it are the sequence's last ones too; those past
+    /// [`LONGEST_MATCH`](crate::scheduler::speculation::acceptance::LONGEST_MATCH) are not counted.
+    pub matched: usize,
+}
+
 impl Lookup {
     /// What may follow `tokens`: up to `most` tokens that followed the last occurrence of its last three, two, or one
     /// tokens before the end. Takes in what was added to `tokens` since the last call; they must only have grown.
-    pub fn draft<'a>(&mut self, tokens: &'a [u32], most: usize) -> &'a [u32] {
+    pub fn draft<'a>(&mut self, tokens: &'a [u32], most: usize) -> Found<'a> {
         // An n-gram that ends at the last token is not followed by anything yet.
         for end in self.seen.max(1)..tokens.len() {
             for n in 1..=LONGEST.min(end) {
@@ -31,10 +43,14 @@ impl Lookup {
         let found = longest_first
             .map(|n| key(&tokens[tokens.len() - n..]))
             .find_map(|ngram| self.after.get(&ngram).copied());
-        match found {
-            Some(start) => &tokens[start..tokens.len().min(start + most)],
-            None => &[],
-        }
+        found.map_or(Found::default(), |start| Found {
+            tokens: &tokens[start..tokens.len().min(start + most)],
+            matched: (tokens[..start].iter().rev())
+                .zip(tokens.iter().rev())
+                .take(LONGEST_MATCH)
+                .take_while(|(a, b)| a == b)
+                .count(),
+        })
     }
 }
 
@@ -55,10 +71,15 @@ mod tests {
     #[test]
     fn the_longest_match_wins_over_a_later_shorter_one() {
         let tokens = [1, 2, 3, 9, 9, 3, 8, 1, 2, 3];
-        assert_eq!(Lookup::default().draft(&tokens, 2), [9, 9]);
-        assert_eq!(Lookup::default().draft(&tokens[..6], 4), [9, 9, 3]);
-        assert!(Lookup::default().draft(&[1, 2, 3], 4).is_empty());
-        assert!(Lookup::default().draft(&[], 4).is_empty());
+        let draft = |tokens, most| {
+            let found = Lookup::default().draft(tokens, most);
+            (found.tokens.to_vec(), found.matched)
+        };
+        assert_eq!(draft(&tokens, 2), (vec![9, 9], 3));
+        assert_eq!(draft(&tokens[..6], 4), (vec![9, 9, 3], 1));
+        assert_eq!(draft(&[7, 1, 2, 3, 4, 5, 7, 1, 2, 3, 4], 1), (vec![5], 5));
+        assert_eq!(draft(&[1, 2, 3], 4), (vec![], 0));
+        assert_eq!(draft(&[], 4), (vec![], 0));
     }
 
     proptest! {
@@ -79,7 +100,7 @@ mod tests {
                 (n..tokens.len()).rev().find(|&at| &tokens[at - n..at] == end)
             });
             let expected = earlier.map_or(&[][..], |at| &tokens[at..tokens.len().min(at + most)]);
-            prop_assert_eq!(draft, expected);
+            prop_assert_eq!(draft.tokens, expected);
         }
     }
 }

@@ -84,6 +84,7 @@ async fn send(address: &str, job: Job) -> anyhow::Result<Times> {
             tries: 1,
             ..Retry::default()
         },
+        streams: None,
     };
     let mut steps = client.explain_all(arriving, window);
     while let Some(step) = steps.next().await {

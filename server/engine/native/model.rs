@@ -18,7 +18,7 @@ use super::profile::{Operator, Profile};
 use crate::engine::EngineError;
 
 /// Rows whose logits are computed at once. Bounds the memory of logits.
-pub const HEAD_ROWS: usize = 32;
+pub const HEAD_ROWS: usize = 64;
 
 /// A model's weights and what its passes need.
 pub struct Model {

@@ -13,7 +13,7 @@ use crate::engine::{
 use crate::scheduler::blocks::BlockPool;
 use crate::scheduler::policy::{Budget, Pending, share_tokens};
 use crate::scheduler::sequence::{Sequence, StepFacts};
-use crate::scheduler::speculation::{StepCosts, choose_drafts};
+use crate::scheduler::speculation::Speculation;
 use crate::scheduler::waiting::Tenant;
 use crate::scheduler::{EngineGauges, EngineRules, Failure, StepReport};
 
@@ -32,7 +32,7 @@ pub(super) struct Core {
     running: Vec<Sequence>,
     paused: Vec<Sequence>,
     budget: Budget,
-    pub(super) costs: StepCosts,
+    pub(super) speculation: Speculation,
     gauges: Arc<EngineGauges>,
     /// Sequences that gave their slot or their blocks away since the last report.
     paused_since: usize,
@@ -58,7 +58,7 @@ impl Core {
             running: Vec::new(),
             paused: Vec::new(),
             budget: Budget::new(rules.step.tokens, rules.target_itl),
-            costs: StepCosts::new(),
+            speculation: Speculation::default(),
             gauges,
             paused_since: 0,
             preempted_since: 0,
@@ -164,8 +164,11 @@ impl Core {
         let mut decoding: Vec<_> = (self.running.iter_mut())
             .filter(|sequence| sequence.decodes())
             .collect();
-        let drafts: Vec<_> = decoding.iter_mut().map(|s| s.propose(context)).collect();
-        let chosen = choose_drafts(&drafts, &self.costs);
+        let acceptance = &self.speculation.acceptance;
+        let odds: Vec<_> = (decoding.iter_mut())
+            .map(|s| s.propose(context, acceptance))
+            .collect();
+        let chosen = self.speculation.choose(&odds);
         for (sequence, count) in decoding.into_iter().zip(chosen) {
             sequence.keep_drafts(count);
         }
@@ -191,8 +194,11 @@ impl Core {
 
     fn learn(&mut self, report: &StepReport, decoding: bool) {
         self.budget.done(report.rows(), decoding, report.duration);
+        let costs = &mut self.speculation.costs;
         if report.prefill_tokens == 0 {
-            self.costs.observe(report.rows(), report.duration);
+            costs.observe(report.rows(), report.duration);
+        } else {
+            costs.observe_prefill(report.rows(), report.duration);
         }
     }
 
@@ -215,6 +221,7 @@ impl Core {
                 return true;
             };
             let sampled = tokens.next().map_or(&[][..], Vec::as_slice);
+            sequence.judge_guess(sampled, &mut self.speculation.acceptance);
             let advance = sequence.advance(count, sampled, facts, share);
             self.served
                 .push((sequence.tenant().clone(), sequence.take_owed()));

@@ -110,7 +110,7 @@ impl Bench {
         let gauges = Arc::new(Gauges::new(1));
         let mut core = Core::new(Box::new(backend), options, gauges.engine(0));
         // The fake's own times would make a test depend on the machine.
-        core.costs = StepCosts::free();
+        core.speculation.costs = StepCosts::free();
         Self {
             core,
             queue: Queue::new(1, AGING, weights),

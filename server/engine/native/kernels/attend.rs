@@ -12,7 +12,7 @@ use super::kv::KvPool;
 use super::lanes::{LANES, Lanes};
 use super::matrix::{Matrix, MatrixMut};
 use super::rope::Rope;
-use super::span::{ROW, SPAN, Span};
+use super::span::{Following, ROW, SPAN, Span};
 use super::stored::Stored;
 use crate::engine::{BlockId, KvPrecision};
 
@@ -36,6 +36,8 @@ pub(super) struct Tile<'a> {
     pub(super) head: usize,
     /// The sequence's, enough for the last row.
     pub(super) blocks: &'a [BlockId],
+    /// The first span of the tile that the worker probably takes next.
+    pub(super) then: Option<Following<'a>>,
     /// Has the queries, not yet rotated, from column 0 on.
     pub(super) qkv: Matrix<'a>,
     pub(super) rope: &'a Rope,
@@ -143,7 +145,7 @@ unsafe fn attend_n<V: Lanes, E: Stored, const N: usize>(tile: &mut Tile<'_>, fir
         if visible[N - 1] == 0 {
             continue;
         }
-        let padded = tile.kv.shape().padded_dim();
+        let (padded, block_tokens) = (tile.kv.shape().padded_dim(), tile.kv.shape().block_tokens);
         let at = first * tile.stride + index * partial_len(padded);
         // SAFETY: passed on; a tile of N queries has their partial results from here on, `stride` apart.
         unsafe {
@@ -153,7 +155,24 @@ unsafe fn attend_n<V: Lanes, E: Stored, const N: usize>(tile: &mut Tile<'_>, fir
             let (scales, scores) = rows.split_first_mut().expect("rows of scores");
             let scores = scores.first_chunk_mut().expect("a row for each query");
             let mut span = Span::<E, N>::new(tile.kv.shape(), tile.stride, visible, scales);
-            span.find(tile.kv, (tile.layer, tile.head), tile.blocks, start);
+            let next = Following {
+                blocks: (tile.blocks)
+                    .get((start + SPAN) / block_tokens..)
+                    .unwrap_or(&[]),
+                head: tile.head,
+            };
+            let following = match next.blocks.is_empty() || index + 1 == tile.spans.end {
+                true => tile.then,
+                // A block that the next span begins in the middle of is not told apart.
+                false => Some(next),
+            };
+            span.find(
+                tile.kv,
+                (tile.layer, tile.head),
+                tile.blocks,
+                start,
+                following,
+            );
             span.attend::<V>(queries[dim..].as_ptr(), scores, out);
         }
     }

@@ -12,7 +12,7 @@ use super::isa::dispatch;
 use super::kv::{KvPool, KvShape};
 use super::matrix::{Matrix, MatrixMut};
 use super::rope::Rope;
-use super::span::SPAN;
+use super::span::{Following, SPAN};
 use crate::engine::native::buffer::Buffer;
 use crate::engine::{BlockId, EngineError};
 
@@ -119,11 +119,19 @@ impl Attention {
             let tile = &tiles[unit / shape.kv_heads];
             assert!(tile.rows <= tile_rows(group) && tile.visible() <= max_tokens);
             let spans = tile.visible().div_ceil(SPAN);
+            let blocks_of = |tile: &RowTile| {
+                &blocks[tile.blocks..][..tile.visible().div_ceil(shape.block_tokens)]
+            };
+            let then = (tiles.get((unit + 1) / shape.kv_heads)).map(|next| Following {
+                blocks: blocks_of(next),
+                head: (unit + 1) % shape.kv_heads,
+            });
             Tile {
                 kv,
                 layer,
                 head: unit % shape.kv_heads,
-                blocks: &blocks[tile.blocks..][..tile.visible().div_ceil(shape.block_tokens)],
+                blocks: blocks_of(tile),
+                then,
                 qkv,
                 rope,
                 scale,

@@ -65,7 +65,8 @@ pub(super) struct Layout {
     pub(super) values: usize,
     /// As those of keys.
     pub(super) value_scales: usize,
-    len: usize,
+    /// All of it.
+    pub(super) len: usize,
 }
 
 impl Layout {

@@ -11,6 +11,12 @@ use crate::engine::BlockId;
 /// Tokens of a partial result.
 pub(super) const SPAN: usize = 64;
 
+/// So many queries wait for memory.
+const FEW: usize = 3;
+
+/// Bytes that memory brings at once.
+const LINE: usize = 64;
+
 /// A row of scores: what lies in a block before and behind a span's tokens falls beside them.
 pub(super) const ROW: usize = LANES + SPAN + LANES;
 
@@ -20,6 +26,15 @@ struct Keys<E> {
     keys: *const E,
     scales: *const f32,
     column: usize,
+    /// What is fetched meanwhile.
+    ahead: *const u8,
+}
+
+/// The span that comes after one: its sequence's blocks from its first token on, and its head.
+#[derive(Clone, Copy)]
+pub(super) struct Following<'a> {
+    pub(super) blocks: &'a [BlockId],
+    pub(super) head: usize,
 }
 
 /// Some tokens of a block, counted from the span's start.
@@ -45,6 +60,8 @@ pub(super) struct Span<'a, E, const N: usize> {
     key_stride: usize,
     padded_dim: usize,
     stride: usize,
+    /// Bytes of [`Keys::ahead`] that are fetched with each of the head's dimensions.
+    ahead_step: usize,
 }
 
 impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
@@ -66,10 +83,12 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
             key_stride: shape.padded_tokens(),
             padded_dim: shape.padded_dim(),
             stride,
+            ahead_step: 0,
         }
     }
 
-    /// Looks up where the keys and values from token `start` on lie.
+    /// Looks up where the keys and values from token `start` on lie, and those of the span that follows: memory takes
+    /// them for random places, as every head of a block is a page of its own, so they are fetched by hand.
     ///
     /// # Safety
     /// The pool stores E.
@@ -80,8 +99,18 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
         (layer, head): (usize, usize),
         blocks: &[BlockId],
         start: usize,
+        following: Option<Following<'_>>,
     ) {
         let (shape, layout) = (kv.shape(), kv.layout());
+        let parts = shape.block_tokens.div_ceil(LANES);
+        // At most a line: where numbers are so wide that this leaves out values, they have the longer time to come.
+        self.ahead_step = (layout.len / parts).div_ceil(shape.head_dim).min(LINE);
+        let ahead = |token: usize| {
+            let following = following.filter(|_| N <= FEW)?;
+            let block = *following.blocks.get(token / shape.block_tokens)?;
+            let part = token % shape.block_tokens / LANES * (layout.len / parts);
+            Some((kv.block(layer, block, following.head)).wrapping_add(part))
+        };
         let (mut token, end) = (start, start + self.visible[N - 1]);
         while token < end {
             let (block, slot) = (token / shape.block_tokens, token % shape.block_tokens);
@@ -96,6 +125,7 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
                         keys: data.cast::<E>().add(lane),
                         scales,
                         column,
+                        ahead: ahead(token + lane - slot - start).unwrap_or(data),
                     });
                     if E::SCALED {
                         let scales = data.add(layout.value_scales).cast::<f32>().add(lane);
@@ -189,6 +219,7 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
         scores: &mut [[f32; ROW]; N],
     ) {
         let mut at: [*const E; G] = std::array::from_fn(|g| keys[g].keys);
+        let mut ahead: [*const u8; G] = std::array::from_fn(|g| keys[g].ahead);
         // SAFETY: a group of keys has `head_dim` lines of 16 numbers, `key_stride` apart; its scores end within a row.
         unsafe {
             let mut acc = [[V::splat(0.0); G]; N];
@@ -200,6 +231,11 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
                         acc[n][g] = V::splat(*q.add(n)).fma(k, acc[n][g]);
                     }
                     at[g] = at[g].wrapping_add(self.key_stride);
+                    // More queries have more to do with a key than memory takes to bring the next.
+                    if N <= FEW {
+                        V::prefetch(ahead[g].cast());
+                        ahead[g] = ahead[g].wrapping_add(self.ahead_step);
+                    }
                 }
                 q = q.add(N);
             }
