@@ -180,3 +180,74 @@ async fn until_stored(url: &str) {
         .await
         .expect("stored");
 }
+
+const PROMPTS: &str = "code_explainer_prompt_seconds_count";
+
+/// Prompts that a server has made.
+async fn prompts(server: &TestServer) -> f64 {
+    server.metric(PROMPTS).await.unwrap_or(0.0)
+}
+
+#[tokio::test]
+async fn an_answer_in_redis_needs_no_prompt() {
+    let redis = tokio::task::spawn_blocking(RedisServer::start);
+    let redis = redis.await.expect("a Redis");
+    let url = redis.url();
+    let flags = [
+        "--redis-url",
+        url.as_str(),
+        "--redis-timeout",
+        "20s",
+        "--cache-size",
+        "0",
+    ];
+    let (one, _) = TestServer::fake(&flags).await;
+    let (two, _) = TestServer::fake(&flags).await;
+    let code = "def f(x):\n    return x + 1\n";
+    let first = ask(&one, item("a", code)).await;
+    assert_eq!(prompts(&one).await, 1.0);
+    until_stored(&url).await;
+    for id in ["b", "c"] {
+        let again = ask(&two, item(id, code)).await;
+        assert_eq!(level(&again), CacheLevel::Redis);
+        assert_eq!(again.text, first.text);
+        let usage = |outcome: &Outcome| outcome.done.as_ref().expect("done").usage.expect("usage");
+        assert_eq!(usage(&again).prompt_tokens, usage(&first).prompt_tokens);
+    }
+    assert_eq!(prompts(&two).await, 0.0);
+    // Who wants to see the prompt has it made.
+    let wanted = ExplainRequest {
+        include_prompt: true,
+        ..item("d", code)
+    };
+    let shown = ask(&two, wanted).await;
+    assert_eq!(level(&shown), CacheLevel::Redis);
+    assert!(shown.prompt.contains("return x + 1"), "{}", shown.prompt);
+    assert_eq!(prompts(&two).await, 1.0);
+}
+
+#[tokio::test]
+async fn those_who_ask_together_need_one_prompt() {
+    let (server, control) = TestServer::fake(&["--cache-size", "0"]).await;
+    control.hold();
+    let mut stream = TestStream::open(&server).await;
+    for id in ["a", "b", "c"] {
+        stream.explain(item(id, "x = 1")).await;
+    }
+    server
+        .until_metric("code_explainer_items_joined_total", 2.0)
+        .await;
+    control.release();
+    let outcomes = stream.collect(3).await;
+    let tokens = |id: &str| {
+        outcomes[id]
+            .done
+            .as_ref()
+            .expect("done")
+            .usage
+            .expect("usage")
+            .prompt_tokens
+    };
+    assert!(tokens("a") > 0 && tokens("a") == tokens("b") && tokens("b") == tokens("c"));
+    assert_eq!(prompts(&server).await, 1.0);
+}

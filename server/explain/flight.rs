@@ -3,20 +3,22 @@
 //! ## Boarding => Flying => (Landed | Failed | Abandoned)
 //! Who asks first makes the flight and everybody reads its log. A flight looks the answer up, reads it from the replica
 //! that is making it, or has it generated where there is none, and puts it into the cache before it gives its key up: so
-//! nobody can come between the two and generate it again. When the last reader leaves, the flight is abandoned and the
+//! nobody can come between the two and generate it again. The prompt is made when an engine may need it, so that what is in
+//! a cache, or was asked for by somebody else, costs none. When the last reader leaves, the flight is abandoned and the
 //! engine's work on it stops before the next step. Failed and abandoned answers are never cached.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::access::rates::Rates;
 use crate::cache::{
     self, CacheKey, CachedAnswer, CachedDelta, FinishReason, Leader, Lookup, Timings, Told,
 };
 use crate::error::Error;
+use crate::explain::hit::Snippet;
 use crate::explain::log::{AnswerLog, Writer};
 use crate::explain::prepare::Prepared;
 use crate::explain::reader::Reader;
@@ -52,7 +54,9 @@ pub(super) enum Boarding {
 /// What a flight needs to know of the item that it was made for.
 pub(super) struct Plan {
     pub(super) request: Arc<ValidRequest>,
-    pub(super) prepared: Arc<Prepared>,
+    pub(super) snippet: Snippet,
+    /// There from the beginning where the answer's name depends on it, or the client wants to see it.
+    pub(super) prepared: OnceCell<Arc<Prepared>>,
     /// Keys what it leaves behind.
     pub(super) salt: Arc<[u8]>,
     /// What the tenant may still ask for.
@@ -145,8 +149,9 @@ impl Explainer {
         key: Option<CacheKey>,
     ) -> Result<(), Error> {
         let Some(key) = key else {
-            let reason = self.generate(writer, plan, place, None).await?;
-            self.keep(writer, plan, reason);
+            let prepared = self.prompt(writer, plan).await?;
+            let reason = self.generate(writer, plan, prepared, place, None).await?;
+            self.keep(writer, plan, prepared, reason);
             writer.end(reason);
             return Ok(());
         };
@@ -159,14 +164,17 @@ impl Explainer {
                 Lookup::Miss => return Err(Error::NotCached),
             },
             CacheMode::Refresh | CacheMode::Bypass => None,
-            CacheMode::Default => match self.find(writer, &key).await {
+            CacheMode::Default => match self.find(writer, plan, &key).await? {
                 Source::Told => return Ok(()),
                 Source::Engine(leader) => leader,
             },
         };
-        let reason = self.generate(writer, plan, place, leader.as_ref()).await?;
-        let answer =
-            writer.read(|log| (!log.diverged).then(|| Arc::new(to_cached(log, reason, plan))));
+        let prepared = self.prompt(writer, plan).await?;
+        let leads = leader.as_ref();
+        let reason = (self.generate(writer, plan, prepared, place, leads)).await?;
+        let seed = plan.request.sampling.seed;
+        let cached = |log: &AnswerLog| Arc::new(to_cached(log, reason, prepared, seed));
+        let answer = writer.read(|log| (!log.diverged).then(|| cached(log)));
         match (answer, leader) {
             (Some(answer), Some(leader)) => self.cache.finish(leader, key, answer),
             (Some(answer), None) => self.cache.put(key, answer),
@@ -174,14 +182,24 @@ impl Explainer {
                 "an answer came out differently from what another replica told of it: it is not cached"
             ),
         }
-        self.keep(writer, plan, reason);
+        self.keep(writer, plan, prepared, reason);
         writer.end(reason);
         Ok(())
     }
 
+    /// The prompt, made if it is not there; its readers are told of it.
+    async fn prompt<'a>(&self, writer: &Writer, plan: &'a Plan) -> Result<&'a Prepared, Error> {
+        let make = async || {
+            let prepared = self.prepare(&plan.request, &plan.snippet, &plan.salt);
+            prepared.await.map(Arc::new)
+        };
+        let prepared = plan.prepared.get_or_try_init(make).await?;
+        writer.about(prepared.about(false));
+        Ok(prepared)
+    }
+
     /// A whole answer can be found by what comes later; one that quotes others only repeats what they say.
-    fn keep(&self, writer: &Writer, plan: &Plan, reason: FinishReason) {
-        let prepared = &plan.prepared;
+    fn keep(&self, writer: &Writer, plan: &Plan, prepared: &Prepared, reason: FinishReason) {
         if reason != FinishReason::Eos
             || plan.request.cache_mode == CacheMode::Bypass
             || !prepared.sources.is_empty()
@@ -198,17 +216,19 @@ impl Explainer {
 
     /// Has the answer told from where it is, or is being made; else the engine is to make it. Who was told a part of it
     /// begins anew, and the writer leaves out what its readers know.
-    async fn find(&self, writer: &Writer, key: &CacheKey) -> Source {
+    async fn find(&self, writer: &Writer, plan: &Plan, key: &CacheKey) -> Result<Source, Error> {
         loop {
             let mut follower = match self.cache.plan(key).await {
                 cache::Plan::Replay(level, answer) => {
                     writer.replay(now(), level, &answer);
-                    return Source::Told;
+                    return Ok(Source::Told);
                 }
-                cache::Plan::Lead(leader) => return Source::Engine(Some(leader)),
-                cache::Plan::Make => return Source::Engine(None),
+                cache::Plan::Lead(leader) => return Ok(Source::Engine(Some(leader))),
+                cache::Plan::Make => return Ok(Source::Engine(None)),
                 cache::Plan::Follow(follower) => follower,
             };
+            // The other replica may be lost, and clients are told of the prompt before the answer.
+            self.prompt(writer, plan).await?;
             writer.follows(now());
             loop {
                 match follower.next().await {
@@ -216,7 +236,7 @@ impl Explainer {
                     Told::Done(answer) => {
                         writer.told_to_the_end(&answer);
                         self.cache.keep(*key, &Arc::new(*answer));
-                        return Source::Told;
+                        return Ok(Source::Told);
                     }
                     Told::Lost => break,
                 }
@@ -230,16 +250,17 @@ impl Explainer {
         &self,
         writer: &Writer,
         plan: &Plan,
+        prepared: &Prepared,
         place: Place,
         leader: Option<&Leader>,
     ) -> Result<FinishReason, Error> {
         let request = &plan.request;
         // Only here: an answer that is there already takes nothing from anybody.
-        let may_need = plan.prepared.tokens.len() + request.max_new_tokens;
+        let may_need = prepared.tokens.len() + request.max_new_tokens;
         (plan.rates.take_tokens(may_need))
             .inspect_err(|_| self.metrics.access.rate_limited("tokens"))?;
         let job = Job {
-            prompt: plan.prepared.tokens.clone(),
+            prompt: prepared.tokens.clone(),
             sampling: request.sampling,
             max_new_tokens: request.max_new_tokens,
             min_new_tokens: request.min_new_tokens,
@@ -306,7 +327,12 @@ fn cached(text: &str, at: Instant, started: Instant) -> CachedDelta {
     }
 }
 
-fn to_cached(log: &AnswerLog, reason: FinishReason, plan: &Plan) -> CachedAnswer {
+fn to_cached(
+    log: &AnswerLog,
+    reason: FinishReason,
+    prepared: &Prepared,
+    seed: u64,
+) -> CachedAnswer {
     let started = log.started.map(|started| started.at);
     let delta = |n| {
         // What another replica told before this one began came at no time of this one's.
@@ -318,11 +344,11 @@ fn to_cached(log: &AnswerLog, reason: FinishReason, plan: &Plan) -> CachedAnswer
     CachedAnswer {
         deltas,
         finish_reason: reason,
-        prompt_tokens: plan.prepared.tokens.len() as u32,
+        prompt_tokens: prepared.tokens.len() as u32,
         generated_tokens: log.generated_tokens as u32,
-        seed: plan.request.sampling.seed,
-        notes: plan.prepared.notes.clone(),
-        language: plan.prepared.language.clone().unwrap_or_default(),
+        seed,
+        notes: prepared.notes.clone(),
+        language: prepared.language.clone().unwrap_or_default(),
         timings: timings(log).unwrap_or_default(),
     }
 }

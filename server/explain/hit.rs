@@ -1,17 +1,17 @@
-//! Answers that are in memory: told at once, without a prompt, a place in the queue, or a flight.
+//! Answers that are in memory, told at once: without a prompt, a place in the queue, or a flight. And what is remembered of
+//! snippets, so that their answers have a name before there is a prompt.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits};
-use crate::explain::item::About;
+use crate::error::Error;
 use crate::explain::log::{AnswerLog, Writer};
-use crate::explain::prepare::{Known, Prepared};
 use crate::explain::reader::Reader;
 use crate::explain::{Explainer, now};
-use crate::prompt::Strategy;
-use crate::prompt::normal::Normalize;
+use crate::prompt::normal::{Normalize, normal_form};
+use crate::prompt::{Strategy, detect};
 use crate::request::{CacheMode, Replay, ValidRequest};
 
 /// Snippets that are remembered: about 3 MB.
@@ -24,12 +24,12 @@ const SNIPPET_CONTEXT: &str = "code-explainer 2026-11 known snippets";
 pub struct Snippets(Store<Snippet>);
 
 /// What is known of a snippet.
-#[derive(Debug, Clone, Default)]
-struct Snippet {
-    /// As it was detected.
-    language: Option<Arc<str>>,
-    /// Hash of its normal form, if it has one.
-    normal: Option<[u8; 32]>,
+#[derive(Debug, Clone)]
+pub(super) struct Snippet {
+    /// As given or as detected; `None`: it cannot be told.
+    pub(super) language: Option<Arc<str>>,
+    /// Hash of its normal form, if it has one and answers are named by it.
+    pub(super) normal: Option<[u8; 32]>,
 }
 
 impl Default for Snippets {
@@ -65,53 +65,53 @@ impl Explainer {
         if !looks || searches || request.include_prompt || paced || request.keep_at_deadline {
             return None;
         }
-        let snippet = if self.knows_itself(request) {
-            Snippet::default()
-        } else {
-            self.snippets.0.get(&name(request, salt), 0)?
-        };
-        let detected = snippet.language.as_deref();
-        let known = Known {
-            language: request.language.as_deref().or(detected),
-            normal: snippet.normal,
-            quoted: None,
-        };
-        let key = self.answer_key(request, known, salt)?;
+        let snippet = self.known(request, salt)?;
+        let key = self.answer_key(request, &snippet, None, salt)?;
         self.cache.at_hand(&key)
     }
 
-    /// Remembers what was found out about a snippet.
-    pub(super) fn learn(&self, request: &ValidRequest, salt: &[u8], prepared: &Prepared) {
-        if self.knows_itself(request) {
-            return;
+    /// What an answer's name needs to be known of its snippet: looked up, or found out. With the code it makes the prompt.
+    pub(super) async fn survey(
+        &self,
+        request: &Arc<ValidRequest>,
+        salt: &[u8],
+    ) -> Result<Snippet, Error> {
+        if let Some(snippet) = self.known(request, salt) {
+            return Ok(snippet);
         }
-        let snippet = Snippet {
-            language: prepared.language.as_deref().map(Arc::from),
-            normal: prepared.normal,
-        };
+        let (surveyed, normalize) = (request.clone(), self.normalize);
+        let snippet = self.work(move || survey(&surveyed, normalize)).await?;
         let name = name(request, salt);
-        self.snippets.0.put(name, snippet, 1, u64::MAX, 0);
+        (self.snippets.0).put(name, snippet.clone(), 1, u64::MAX, 0);
+        Ok(snippet)
     }
 
-    /// The request has all that its answer's key needs.
-    fn knows_itself(&self, request: &ValidRequest) -> bool {
-        request.language.is_some() && self.normalize == Normalize::Off
+    fn known(&self, request: &ValidRequest, salt: &[u8]) -> Option<Snippet> {
+        let given = request.language.as_deref();
+        if given.is_some() && self.normalize == Normalize::Off {
+            return Some(Snippet {
+                language: given.map(Arc::from),
+                normal: None,
+            });
+        }
+        self.snippets.0.get(&name(request, salt), 0)
+    }
+}
+
+fn survey(request: &ValidRequest, normalize: Normalize) -> Snippet {
+    let code = &request.code;
+    let detect = || detect::detect(code).map(|found| found.name);
+    let language = request.language.as_deref().or_else(detect);
+    Snippet {
+        language: language.map(Arc::from),
+        normal: normal_form(code, language, normalize),
     }
 }
 
 /// An answer that is in memory, with a place at its beginning.
-pub(super) fn told_again(answer: &CachedAnswer) -> (Reader, About) {
+pub(super) fn told_again(answer: &CachedAnswer) -> Reader {
     let (log, reader) = watch::channel(AnswerLog::default());
     let at = now();
     Writer(log).replay(at, Level::Memory, answer);
-    let language = Some(&answer.language).filter(|language| !language.is_empty());
-    let about = About {
-        language: language.cloned(),
-        prompt_tokens: answer.prompt_tokens as usize,
-        prompt: None,
-        notes: answer.notes.clone(),
-        // Prompts that quote are searched for: they are not told from here.
-        sources: Vec::new(),
-    };
-    (Reader::new(reader, at, false), about)
+    Reader::new(reader, at, false)
 }

@@ -5,26 +5,15 @@ use std::time::Instant;
 
 use crate::cache::Timings;
 use crate::error::Error;
-use crate::explain::log::AnswerLog;
+use crate::explain::log::{About, AnswerLog};
 use crate::explain::outlet::Room;
 use crate::explain::reader::{Next, Reader};
 use crate::explain::{
-    Accepted, CancelReason, Done, Ending, EventKind, ItemEvent, Outlet, Record, Source, now, until,
+    Accepted, CancelReason, Done, Ending, EventKind, ItemEvent, Outlet, Record, now, until,
 };
 use crate::metrics::{ItemTimes, Metrics, Outcome};
 use crate::request::{Replay, ValidRequest};
 use crate::telemetry::ItemTrace;
-
-/// What a client is told of an item beside its answer.
-pub(super) struct About {
-    pub(super) language: Option<String>,
-    pub(super) prompt_tokens: usize,
-    /// If asked for.
-    pub(super) prompt: Option<String>,
-    pub(super) notes: Vec<String>,
-    /// What the prompt quoted.
-    pub(super) sources: Vec<Source>,
-}
 
 /// An item's way to its client.
 pub(super) struct Item<'a> {
@@ -38,12 +27,12 @@ pub(super) struct Item<'a> {
 
 impl Item<'_> {
     /// Reads the answer to its end, or until its time is up, and sends it, at the pace of the client and over one
-    /// connection after another.
+    /// connection after another. `own`: what there is to say of it where that is not what the answer's maker says.
     pub(super) async fn follow(
         &self,
         mut reader: Reader,
         request: &ValidRequest,
-        about: &About,
+        own: Option<Arc<About>>,
         deadline: Option<Instant>,
         leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
     ) -> Result<(), Error> {
@@ -51,6 +40,7 @@ impl Item<'_> {
         let (mut first_sent, mut ended, mut sequence) = (None, None, 0);
         // Deltas that there were when its time was up.
         let mut cut = None;
+        let about = |reader: &Reader| (own.clone()).unwrap_or_else(|| reader.about());
         loop {
             let next = match cut {
                 Some(deltas) => reader.left(deltas),
@@ -87,6 +77,7 @@ impl Item<'_> {
             let kind = match next {
                 Next::Accepted(queue_position) => {
                     reader.told(queue_position);
+                    let about = about(&reader);
                     let accepted = Accepted {
                         queue_position,
                         language: about.language.clone(),
@@ -114,14 +105,15 @@ impl Item<'_> {
                 }
                 Next::End => {
                     let ended = ended.unwrap_or_else(now);
-                    let (done, times) =
-                        done(&reader, (first_sent, ended, cut.is_some()), request, about)?;
+                    let about = about(&reader);
+                    let seen = (first_sent, ended, cut.is_some());
+                    let (done, times) = done(&reader, seen, request, &about)?;
                     let kind = EventKind::Done(Box::new(done));
                     self.record.ended(Some(reader.kept(cut.is_some())), &kind);
                     if !leave(generation, &kind) {
                         continue;
                     }
-                    self.count(&kind, &times, ended, request);
+                    self.count(&kind, &times, ended, request, &about);
                     self.send(room, kind);
                     return Ok(());
                 }
@@ -159,8 +151,21 @@ impl Item<'_> {
     }
 
     /// Counts and traces an item that is answered.
-    fn count(&self, kind: &EventKind, times: &Times, ended: Instant, request: &ValidRequest) {
+    fn count(
+        &self,
+        kind: &EventKind,
+        times: &Times,
+        ended: Instant,
+        request: &ValidRequest,
+        about: &About,
+    ) {
         let EventKind::Done(done) = kind else { return };
+        // One that was made for another before this item came took it no time.
+        if let Some((began, made)) = about.made.filter(|(began, _)| *began >= self.received) {
+            self.trace.part("prompt", began, made);
+        }
+        let prompt = done.prompt_tokens as i64;
+        self.trace.set("code_explainer.prompt_tokens", prompt);
         if done.level.is_some() {
             self.trace.part("replay", times.accepted, ended);
         } else {

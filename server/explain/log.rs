@@ -1,11 +1,13 @@
 //! An answer as it grows: append-only, written by one flight, read by any number of readers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::cache::{CachedAnswer, CachedDelta, FinishReason, Level};
 use crate::error::Error;
+use crate::explain::Source;
 
 /// Nobody waits longer for a piece of an answer that is replayed at its own pace.
 const LONGEST_PACE: Duration = Duration::from_secs(3600);
@@ -23,6 +25,8 @@ pub(super) struct AnswerLog {
     told: usize,
     /// A later source told something else than an earlier one: the answer is not what its request makes of itself.
     pub(super) diverged: bool,
+    /// There before the item is told that it is queued.
+    pub(super) about: Arc<About>,
     pub(super) queued: Option<Queued>,
     pub(super) started: Option<Started>,
     /// When the first and the last token came.
@@ -34,6 +38,20 @@ pub(super) struct AnswerLog {
     /// Where the answer was; `None`: it is computed.
     pub(super) level: Option<Level>,
     pub(super) end: Option<Result<FinishReason, Error>>,
+}
+
+/// What a client is told of an item beside its answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct About {
+    pub(super) language: Option<String>,
+    pub(super) prompt_tokens: usize,
+    /// If asked for.
+    pub(super) prompt: Option<String>,
+    pub(super) notes: Vec<String>,
+    /// What the prompt quoted.
+    pub(super) sources: Vec<Source>,
+    /// When the prompt's making began and ended; `None`: it was made before, with the answer.
+    pub(super) made: Option<(Instant, Instant)>,
 }
 
 /// The item is valid, and waits for its first step.
@@ -101,6 +119,11 @@ impl AnswerLog {
 pub(super) struct Writer(pub(super) watch::Sender<AnswerLog>);
 
 impl Writer {
+    /// What there is to say of the prompt.
+    pub(super) fn about(&self, about: About) {
+        self.0.send_modify(|log| log.about = Arc::new(about));
+    }
+
     pub(super) fn queued(&self, at: Instant, position: usize) {
         self.0
             .send_modify(|log| log.queued = Some(Queued { at, position }));
@@ -146,7 +169,15 @@ impl Writer {
 
     /// The whole of an answer that was given before.
     pub(super) fn replay(&self, at: Instant, level: Level, answer: &CachedAnswer) {
+        let language = Some(&answer.language).filter(|language| !language.is_empty());
+        let about = About {
+            language: language.cloned(),
+            prompt_tokens: answer.prompt_tokens as usize,
+            notes: answer.notes.clone(),
+            ..About::default()
+        };
         self.0.send_modify(|log| {
+            log.about = Arc::new(about);
             log.queued = Some(Queued { at, position: 0 });
             log.level = Some(level);
             log.generated_tokens = answer.generated_tokens as usize;

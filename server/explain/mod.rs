@@ -32,7 +32,7 @@ pub use hit::Snippets;
 pub use outlet::{Outlet, Room};
 pub use record::{Has, Record};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +42,7 @@ use crate::error::Error;
 use crate::identity::Identity;
 use crate::machine::Machine;
 use crate::metrics::{Metrics, Outcome};
+use crate::prompt::Strategy;
 use crate::prompt::normal::Normalize;
 use crate::request::{CacheMode, ValidRequest};
 use crate::retrieval::Retrieval;
@@ -49,8 +50,9 @@ use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::telemetry::{TraceParent, Traces};
 use crate::text::Text;
 use flight::{Boarding, Flights, Plan};
-use hit::told_again;
-use item::{About, Item};
+use hit::{Snippet, told_again};
+use item::Item;
+use prepare::Prepared;
 
 /// Answers that are being generated, so that who asks for the same shares them. Starts empty.
 #[derive(Debug, Default)]
@@ -176,23 +178,21 @@ impl Explainer {
             .inspect_err(|_| self.metrics.access.rate_limited("items"))?;
         let salt = identity.salt(self.cache_secret.as_bytes());
         if let Some(answer) = self.at_hand(&request, &salt) {
-            let (reader, about) = told_again(&answer);
-            return (item.follow(reader, &request, &about, deadline, leave)).await;
+            let reader = told_again(&answer);
+            return item.follow(reader, &request, None, deadline, leave).await;
         }
         let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
-        let prepared = tokio::select! {
-            prepared = self.prepare(&request, &salt) => Arc::new(prepared?),
+        let known = tokio::select! {
+            known = self.know(&request, &salt) => known?,
             () = until(deadline) => return Err(Error::Deadline),
         };
+        let (snippet, prepared) = known;
         let boarded_at = now();
-        item.trace.part("prompt", item.received, boarded_at);
-        item.trace
-            .set("code_explainer.prompt_tokens", prepared.tokens.len() as i64);
-        self.learn(&request, &salt, &prepared);
+        let quoted = prepared.as_ref().and_then(|prepared| prepared.quoted);
         let mode = request.cache_mode;
         let key = (mode != CacheMode::Bypass && (self.single_flight || self.cache.enabled()))
-            .then(|| self.answer_key(&request, prepared.known(), &salt))
+            .then(|| self.answer_key(&request, &snippet, quoted, &salt))
             .flatten();
         // What is made for everybody is made as everybody wants it.
         let share = self.single_flight && mode == CacheMode::Default;
@@ -209,7 +209,8 @@ impl Explainer {
             Boarding::Leads(reader, lead) => {
                 let plan = Plan {
                     request: request.clone(),
-                    prepared: prepared.clone(),
+                    snippet,
+                    prepared: OnceCell::new_with(prepared.clone()),
                     salt,
                     rates: identity.rates.clone(),
                 };
@@ -217,14 +218,23 @@ impl Explainer {
                 reader
             }
         };
-        let about = About {
-            language: prepared.language.clone(),
-            prompt_tokens: prepared.tokens.len(),
-            prompt: request.include_prompt.then(|| prepared.text.clone()),
-            notes: prepared.notes.clone(),
-            sources: prepared.sources.clone(),
-        };
-        item.follow(reader, &request, &about, deadline, leave).await
+        let own = prepared.map(|prepared| Arc::new(prepared.about(request.include_prompt)));
+        item.follow(reader, &request, own, deadline, leave).await
+    }
+
+    /// What names the answer: what is known of the snippet, and the prompt where it quotes. A prompt that the client wants
+    /// to see is made here, too.
+    async fn know(
+        &self,
+        request: &Arc<ValidRequest>,
+        salt: &[u8],
+    ) -> Result<(Snippet, Option<Arc<Prepared>>), Error> {
+        let snippet = self.survey(request, salt).await?;
+        if request.strategy != Strategy::RetrievalAugmented && !request.include_prompt {
+            return Ok((snippet, None));
+        }
+        let prepared = self.prepare(request, &snippet, salt).await?;
+        Ok((snippet, Some(Arc::new(prepared))))
     }
 }
 

@@ -1,11 +1,13 @@
 //! From a request to a prompt.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::cache::{CacheKey, KeyParts};
 use crate::error::Error;
-use crate::explain::{Explainer, Source};
-use crate::prompt::normal::{Normalize, normal_form};
+use crate::explain::hit::Snippet;
+use crate::explain::log::About;
+use crate::explain::{Explainer, Source, now};
 use crate::prompt::{self, PROMPT_REVISION, PromptParts, Reference, Strategy};
 use crate::request::ValidRequest;
 use crate::retrieval::fit::{HEADING_TOKENS, fit};
@@ -20,59 +22,46 @@ const QUOTED: &[u8] = b"\xff quotes ";
 /// A prompt, tokenized.
 pub(super) struct Prepared {
     pub(super) tokens: Vec<u32>,
-    pub(super) text: String,
+    text: String,
     pub(super) language: Option<String>,
     pub(super) notes: Vec<String>,
-    /// Hash of the code's normal form, where answers are named by that.
-    pub(super) normal: Option<[u8; 32]>,
     /// What the prompt quotes.
     pub(super) sources: Vec<Source>,
     /// Names what the prompt quotes, if anything.
-    quoted: Option<blake3::Hash>,
+    pub(super) quoted: Option<blake3::Hash>,
+    /// When its making began and ended.
+    made: (Instant, Instant),
 }
 
 impl Prepared {
-    /// What was found out about the snippet.
-    pub(super) fn known(&self) -> Known<'_> {
-        Known {
-            language: self.language.as_deref(),
-            normal: self.normal,
-            quoted: self.quoted,
+    /// What a client is told of it.
+    pub(super) fn about(&self, include_prompt: bool) -> About {
+        About {
+            language: self.language.clone(),
+            prompt_tokens: self.tokens.len(),
+            prompt: include_prompt.then(|| self.text.clone()),
+            notes: self.notes.clone(),
+            sources: self.sources.clone(),
+            made: Some(self.made),
         }
     }
 }
 
-/// What an answer's key needs beside its request.
-#[derive(Clone, Copy)]
-pub(super) struct Known<'a> {
-    pub(super) language: Option<&'a str>,
-    /// Hash of the code's normal form, where answers are named by that.
-    pub(super) normal: Option<[u8; 32]>,
-    /// Names what the prompt quotes, if anything.
-    pub(super) quoted: Option<blake3::Hash>,
-}
-
 impl Explainer {
-    /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, and not more
-    /// at once than there are cores.
+    /// Makes the prompt.
     pub(super) async fn prepare(
         &self,
         request: &Arc<ValidRequest>,
+        snippet: &Snippet,
         salt: &[u8],
     ) -> Result<Prepared, Error> {
+        let began = now();
         let (retrieved, quota) = self.retrieve(request, salt).await;
-        let turn = self.preparing.clone().acquire_owned().await;
-        let turn = turn.map_err(|_| Error::ShuttingDown)?;
-        let (request, text, normalize) = (request.clone(), self.text.clone(), self.normalize);
-        let prepared = self.machine.compute(move || {
-            // Held to the end of the work, also when the item has been cancelled meanwhile.
-            let _turn = turn;
-            prepare(&request, &text, normalize, retrieved, quota)
-        });
-        let prepared = prepared.await.unwrap_or_else(|panic| {
-            tracing::error!(%panic, "a prompt could not be made");
-            Err(Error::Internal)
-        })?;
+        let (request, text, snippet) = (request.clone(), self.text.clone(), snippet.clone());
+        let prompt = move || prepare(&request, &snippet, &text, retrieved, quota);
+        let mut prepared = self.work(prompt).await??;
+        prepared.made = (began, now());
+        self.metrics.prompts.made(prepared.made.1 - began);
         let (tokens, context) = (prepared.tokens.len(), self.model.context_length);
         if tokens >= context {
             let problem = format!(
@@ -81,6 +70,25 @@ impl Explainer {
             return Err(Error::invalid("code", problem));
         }
         Ok(prepared)
+    }
+
+    /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, and not more
+    /// at once than there are cores.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = self.preparing.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| Error::ShuttingDown)?;
+        let done = self.machine.compute(move || {
+            // Held to the end of the work, also when the item has been cancelled meanwhile.
+            let _turn = turn;
+            work()
+        });
+        done.await.map_err(|panic| {
+            tracing::error!(%panic, "a prompt could not be made");
+            Error::Internal
+        })
     }
 
     /// What is known that is near the code, and the tokens of the prompt that it may take beside the code and the answer.
@@ -105,19 +113,20 @@ impl Explainer {
     pub(super) fn answer_key(
         &self,
         request: &ValidRequest,
-        known: Known<'_>,
+        snippet: &Snippet,
+        quoted: Option<blake3::Hash>,
         salt: &[u8],
     ) -> Option<CacheKey> {
-        let normal = known.normal.map(|hash| [NORMAL, &hash].concat());
+        let normal = snippet.normal.map(|hash| [NORMAL, &hash].concat());
         let code = normal.as_deref().unwrap_or(request.code.as_bytes());
         // Other quotations make another prompt.
-        let quoting = (known.quoted).map(|hash| [QUOTED, hash.as_bytes(), code].concat());
+        let quoting = quoted.map(|hash| [QUOTED, hash.as_bytes(), code].concat());
         request.reproducible.then(|| {
             CacheKey::new(&KeyParts {
                 secret: self.cache_secret.as_bytes(),
                 salt,
                 code: quoting.as_deref().unwrap_or(code),
-                language: known.language.unwrap_or_default(),
+                language: snippet.language.as_deref().unwrap_or_default(),
                 strategy: request.strategy.as_str(),
                 prompt_revision: PROMPT_REVISION,
                 model_digest: self.model_digest.as_bytes(),
@@ -147,12 +156,12 @@ struct Quota {
 
 fn prepare(
     request: &ValidRequest,
+    snippet: &Snippet,
     text: &Text,
-    normalize: Normalize,
     retrieved: Retrieved,
     quota: Quota,
 ) -> Result<Prepared, Error> {
-    let (plain, plain_prompt) = prompt_with(request, text, &[])?;
+    let (plain, plain_prompt) = prompt_with(request, snippet, text, &[])?;
     let Retrieved { passages, notes } = retrieved;
     let left = quota.context.saturating_sub(plain_prompt.tokens.len());
     let tokens = quota.tokens.min(left);
@@ -164,7 +173,7 @@ fn prepare(
     let (mut parts, mut prompt) = (plain, plain_prompt.clone());
     // Tokens are counted passage by passage; together they can come to a few more.
     while !passages.is_empty() {
-        (parts, prompt) = prompt_with(request, text, &passages)?;
+        (parts, prompt) = prompt_with(request, snippet, text, &passages)?;
         if prompt.tokens.len() <= plain_prompt.tokens.len() + tokens {
             break;
         }
@@ -184,14 +193,15 @@ fn prepare(
         sources: passages.into_iter().map(Source::from).collect(),
         tokens: prompt.tokens,
         text: prompt.text,
-        normal: normal_form(&request.code, parts.language.as_deref(), normalize),
         language: parts.language,
         notes: parts.notes,
+        made: (now(), now()),
     })
 }
 
 fn prompt_with(
     request: &ValidRequest,
+    snippet: &Snippet,
     text: &Text,
     passages: &[Found],
 ) -> Result<(PromptParts, EncodedPrompt), Error> {
@@ -200,8 +210,8 @@ fn prompt_with(
         text: &passage.text,
     });
     let references: Vec<Reference<'_>> = references.collect();
-    let language = request.language.as_deref();
-    let parts = prompt::build_with(request.strategy, &request.code, language, &references);
+    let language = snippet.language.as_deref().map(str::to_owned);
+    let parts = prompt::build_known(request.strategy, &request.code, language, &references);
     let prompt = text
         .encode_prompt(parts.system.as_deref(), &parts.user)
         .map_err(|error| {

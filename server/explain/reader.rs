@@ -1,12 +1,13 @@
 //! One item's place in an answer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::explain::Record;
-use crate::explain::log::AnswerLog;
+use crate::explain::log::{About, AnswerLog};
 
 /// Reads an answer from its beginning, at its own pace. Dropping the last reader of a flight cancels it.
 #[derive(Debug, Clone)]
@@ -134,6 +135,11 @@ impl Reader {
     /// Bytes of the answer, about.
     pub(super) fn bytes(&self) -> usize {
         self.look(|log| log.text().len() + log.deltas() * size_of::<usize>())
+    }
+
+    /// What its maker says of it, once it is queued.
+    pub(super) fn about(&self) -> Arc<About> {
+        self.look(|log| log.about.clone())
     }
 
     /// Looks at the answer as it is now.

@@ -6,6 +6,7 @@
 mod cache;
 mod describe;
 mod life;
+mod prompts;
 mod register;
 mod remote;
 mod streams;
@@ -27,6 +28,7 @@ pub use streams::{Counted, StreamMetrics};
 use cache::MemoryMetrics;
 use describe::describe;
 pub use life::Life;
+pub use prompts::PromptMetrics;
 use register::{counter, gauge, histogram};
 use remote::RedisMetrics;
 
@@ -101,6 +103,8 @@ pub struct Metrics {
     pub embeddings: EmbeddingMetrics,
     /// Of retrieval.
     pub retrieval: RetrievalMetrics,
+    /// Of prompts.
+    pub prompts: PromptMetrics,
     prometheus: PrometheusHandle,
     durations: Vec<(Strategy, Histogram)>,
     items: [Counter; 3],
@@ -202,14 +206,15 @@ impl Metrics {
     /// The buckets are not valid, which a test would have found.
     pub fn new() -> Result<Self, BuildError> {
         let recorder =
-            retrieval::with_buckets(embeddings::with_buckets(PrometheusBuilder::new())?)?
-                .set_buckets_for_metric(Matcher::Full(DURATION.into()), SECONDS)?
-                .set_buckets_for_metric(Matcher::Full(FIRST_TOKEN.into()), SECONDS)?
-                .set_buckets_for_metric(Matcher::Full(QUEUE_TIME.into()), SECONDS)?
-                .set_buckets_for_metric(Matcher::Full(INTER_TOKEN.into()), STEP_SECONDS)?
-                .set_buckets_for_metric(Matcher::Full(STEP.into()), STEP_SECONDS)?
-                .set_buckets_for_metric(Matcher::Full(STEP_SEQUENCES.into()), BATCHES)?
-                .build_recorder();
+            retrieval::with_buckets(embeddings::with_buckets(PrometheusBuilder::new())?)?;
+        let recorder = prompts::with_buckets(recorder)?
+            .set_buckets_for_metric(Matcher::Full(DURATION.into()), SECONDS)?
+            .set_buckets_for_metric(Matcher::Full(FIRST_TOKEN.into()), SECONDS)?
+            .set_buckets_for_metric(Matcher::Full(QUEUE_TIME.into()), SECONDS)?
+            .set_buckets_for_metric(Matcher::Full(INTER_TOKEN.into()), STEP_SECONDS)?
+            .set_buckets_for_metric(Matcher::Full(STEP.into()), STEP_SECONDS)?
+            .set_buckets_for_metric(Matcher::Full(STEP_SEQUENCES.into()), BATCHES)?
+            .build_recorder();
         describe(&recorder);
         streams::describe(&recorder);
         let r = &recorder;
@@ -219,6 +224,7 @@ impl Metrics {
             access: AccessMetrics::new(r),
             embeddings: EmbeddingMetrics::new(r),
             retrieval: RetrievalMetrics::new(r),
+            prompts: PromptMetrics::new(r),
             prometheus: r.handle(),
             durations: strategies
                 .map(|s| (*s, histogram(r, DURATION, &[("strategy", s.as_str())])))

@@ -149,6 +149,19 @@ pub fn build_with(
         None
     });
     let language = given.or_else(|| detect::detect(code).map(|found| found.name.to_owned()));
+    let parts = build_known(strategy, code, language, references);
+    notes.extend(parts.notes);
+    PromptParts { notes, ..parts }
+}
+
+/// As [`build_with`], for a language that was told from the code before, in its canonical form; `None`: it cannot be told.
+pub fn build_known(
+    strategy: Strategy,
+    code: &str,
+    language: Option<String>,
+    references: &[Reference<'_>],
+) -> PromptParts {
+    let mut notes = Vec::new();
     let mut user = format!("{INSTRUCTION}\n\n");
     if strategy == Strategy::AstAugmented
         && let Some(outline) = outline_text(code, language.as_deref(), &mut notes)
