@@ -3,51 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use code_explainer::cache::{
-    Cache, CacheConfig, CacheError, CacheKey, CachedAnswer, CachedDelta, FinishReason, KeyParts,
-    Level, Lookup, Policy, RedisConfig, Timings,
-};
+use code_explainer::cache::{Cache, CacheConfig, CacheError, Level, Lookup, Policy, RedisConfig};
 
+use crate::common::cache::{answer, key};
 use crate::common::redis::eventually;
-
-fn key(code: &str) -> CacheKey {
-    CacheKey::new(&KeyParts {
-        secret: b"secret",
-        salt: b"test",
-        code: code.as_bytes(),
-        language: "rust",
-        strategy: "vanilla",
-        prompt_revision: 1,
-        model_digest: b"digest",
-        precision: "fp32",
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        repetition_penalty: 1.0,
-        seed: 0,
-        stops: &[],
-        ignore_eos: false,
-        max_new_tokens: 64,
-        min_new_tokens: 0,
-    })
-}
-
-fn answer(text: &str) -> Arc<CachedAnswer> {
-    Arc::new(CachedAnswer {
-        deltas: (0..)
-            .step_by(1000)
-            .zip(text.split_inclusive(' ').map(str::to_owned))
-            .map(|(at_us, text)| CachedDelta { text, at_us })
-            .collect(),
-        finish_reason: FinishReason::Eos,
-        prompt_tokens: 12,
-        generated_tokens: 3,
-        seed: 0,
-        notes: Vec::new(),
-        language: "rust".to_owned(),
-        timings: Timings::default(),
-    })
-}
 
 fn cache(size: u64) -> Cache {
     Cache::new(CacheConfig {

@@ -130,23 +130,8 @@ fn rounds() -> impl Iterator<Item = u64> {
 fn key(random: &mut Random) -> CacheKey {
     let code = random.next().to_le_bytes();
     CacheKey::new(&KeyParts {
-        secret: b"secret",
-        salt: b"",
         code: &code,
-        language: "",
-        strategy: "",
-        prompt_revision: 0,
-        model_digest: b"",
-        precision: "",
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        repetition_penalty: 1.0,
-        seed: 0,
-        stops: &[],
-        ignore_eos: false,
-        max_new_tokens: 1,
-        min_new_tokens: 0,
+        ..KeyParts::default()
     })
 }
 

@@ -147,7 +147,7 @@ async fn without_redis_each_makes_its_own() {
     leader.tell(&deltas(TEXT)[0]);
     assert!(matches!(follower.next().await, Told::Deltas(_)));
     server.kill();
-    assert_eq!(follower.next().await, Told::Lost);
+    assert_eq!(follower.next().await, Told::Failed);
     assert!(matches!(two.plan(&key("a")).await, Plan::Make));
     leader.tell(&deltas(TEXT)[1]);
     let lost = async || (one.stats().leases_lost == 1).then_some(());

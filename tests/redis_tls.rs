@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use code_explainer::cache::{Cache, CacheConfig, Lookup, RedisConfig, RedisTls};
+use code_explainer::cache::{Cache, CacheConfig, Lookup, RedisConfig, RedisTls, Topology};
 
 use crate::common::cache::{FAILURES, answer, key, patient, put_and_wait, replica};
 use crate::common::certificates::Authority;
-use crate::common::redis::RedisServer;
+use crate::common::redis::{RedisServer, eventually};
+use crate::common::redis_cluster::RedisCluster;
 
 fn redis(host: &str, port: u16, tls: RedisTls) -> RedisConfig {
     RedisConfig {
@@ -72,6 +73,59 @@ async fn a_server_that_asks_for_a_certificate_gets_one() {
     let cache = replica(redis("localhost", port, tls));
     put_and_wait(&cache, key("a"), &answer("a")).await;
     is_done_without(redis("localhost", port, trusting(authority.file()))).await;
+}
+
+#[tokio::test]
+async fn sentinels_and_the_master_that_they_name() {
+    let (master, authority, other) = (RedisServer::start(), Authority::new(), Authority::new());
+    let sentinel = RedisServer::sentinel_of(authority.proxy_or_plain(master.port()).await, 1);
+    let port = authority.proxy(sentinel.port(), false).await;
+    let behind = |tls| RedisConfig {
+        topology: Topology::Sentinel {
+            master: "explainer".into(),
+        },
+        ..redis("localhost", port, tls)
+    };
+    let cache = replica(behind(trusting(authority.file())));
+    put_and_wait(&cache, key("a"), &answer("a")).await;
+    assert_eq!(cache.stats().redis_errors, 0);
+    is_done_without(behind(trusting(other.file()))).await;
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_cluster() {
+    let (cluster, authority, other) = (
+        RedisCluster::start(false).await,
+        Authority::new(),
+        Authority::new(),
+    );
+    let mut ports = Vec::new();
+    for node in &cluster.nodes {
+        let port = authority.proxy(node.port(), false).await;
+        node.set("cluster-announce-port", &port.to_string()).await;
+        ports.push(port);
+    }
+    let known = async || {
+        for node in 0..cluster.nodes.len() {
+            let told = cluster.nodes_known_to(node).await;
+            let all = ports.iter().all(|port| told.contains(&format!(":{port}@")));
+            all.then_some(())?;
+        }
+        Some(())
+    };
+    eventually("the nodes know where clients find the others", known).await;
+    let behind = |tls| RedisConfig {
+        topology: Topology::Cluster,
+        ..redis("127.0.0.1", ports[0], tls)
+    };
+    let cache = replica(behind(trusting(authority.file())));
+    for code in 0..30 {
+        put_and_wait(&cache, key(&code.to_string()), &answer("a")).await;
+    }
+    assert_eq!(cache.stats().redis_errors, 0);
+    let cache = replica(behind(trusting(other.file())));
+    assert_eq!(cache.lookup(&key("1")).await, Lookup::Miss);
+    assert!(cache.stats().redis_errors > 0);
 }
 
 #[test]

@@ -52,6 +52,31 @@ pub struct KeyParts<'a> {
     pub min_new_tokens: usize,
 }
 
+/// Of a plain greedy request. The texts are empty and the limits 0.
+impl Default for KeyParts<'_> {
+    fn default() -> Self {
+        Self {
+            secret: b"",
+            salt: b"",
+            code: b"",
+            language: "",
+            strategy: "",
+            prompt_revision: 0,
+            model_digest: b"",
+            precision: "",
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            repetition_penalty: 1.0,
+            seed: 0,
+            stops: &[],
+            ignore_eos: false,
+            max_new_tokens: 0,
+            min_new_tokens: 0,
+        }
+    }
+}
+
 /// The 256-bit name of an answer. It says nothing about the code to who does not know the salt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CacheKey {

@@ -38,7 +38,7 @@ pub struct CacheStats {
     pub leases_lost: u64,
     /// Whether a Redis is configured.
     pub redis_configured: bool,
-    /// Whether it is asked: false while it is left alone after failures.
+    /// Whether it is asked: false while it, or a shard of it, is left alone after failures.
     pub redis_available: bool,
 }
 

@@ -239,6 +239,10 @@ impl Explainer {
                         return Ok(Source::Told);
                     }
                     Told::Lost => break,
+                    Told::Failed => {
+                        writer.begin_again();
+                        return Ok(Source::Engine(None));
+                    }
                 }
             }
             writer.begin_again();

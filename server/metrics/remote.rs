@@ -28,7 +28,8 @@ impl RedisMetrics {
         r.describe_gauge(
             KeyName::from(AVAILABLE),
             Some(Unit::Count),
-            "1 while Redis is asked, 0 without one or while it is left alone".into(),
+            "1 while Redis is asked, 0 without one or while it or a shard of it is left alone"
+                .into(),
         );
         let shared = "answers made by one replica for all, by role: led here, followed while another made them, \
                       taken_over from one that did not finish, lost when Redis failed";

@@ -48,7 +48,11 @@ impl RedisServer {
 
     /// Starts a Sentinel that watches a server under the name "explainer". It takes half a second of silence for death.
     pub(crate) fn sentinel(watched: &RedisServer, quorum: usize) -> Self {
-        let watched = watched.port();
+        Self::sentinel_of(watched.port(), quorum)
+    }
+
+    /// The same, of what is reached at a port.
+    pub(crate) fn sentinel_of(watched: u16, quorum: usize) -> Self {
         Self::start_as(Kind::Sentinel { watched, quorum }, &[])
     }
 
@@ -93,6 +97,15 @@ impl RedisServer {
         };
         let told: redis::RedisResult<String> = ask().await;
         told.unwrap_or_default()
+    }
+
+    /// Changes a setting.
+    pub(crate) async fn set(&self, setting: &str, value: &str) {
+        let mut command = redis::cmd("CONFIG");
+        command.arg(&["SET", setting, value]);
+        let mut connection = self.connection().await;
+        let set = command.query_async::<()>(&mut connection).await;
+        set.expect("CONFIG SET");
     }
 
     /// Its URL, without user or password.

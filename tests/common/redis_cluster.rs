@@ -113,9 +113,18 @@ impl RedisCluster {
                 .expect("MIGRATE");
         }
         between().await;
-        for node in [to, from] {
+        // All are told, the new owner first. One that has to hear of it from the others may hear of a later move before, which
+        // gives the old owner a higher configuration epoch: it then tells the new owner that the slot is the old one's, and
+        // the slot is nobody's.
+        let others = (0..3).filter(|node| ![to, from].contains(node));
+        for node in [to, from].into_iter().chain(others) {
             let _: Value = self.ask(node, &set("NODE", &to_id)).await;
         }
+    }
+
+    /// The nodes as one of them tells them.
+    pub(crate) async fn nodes_known_to(&self, node: usize) -> String {
+        self.ask(node, &["NODES".to_owned()]).await
     }
 
     async fn until_info(&self, node: usize, line: &str) {
@@ -155,6 +164,9 @@ fn start_node() -> (RedisServer, u16) {
         "yes",
         "--cluster-config-file",
         "nodes.conf",
+        // Without a copy, the slots of a dead node are nobody's, and the others are served on.
+        "--cluster-require-full-coverage",
+        "no",
         "--cluster-node-timeout",
         NODE_TIMEOUT_MS,
         "--cluster-port",

@@ -1,145 +1,229 @@
-//! Load on a cache while its Redis suffers: right answers or none, and how long each look-up took.
+//! Load over gRPC on a server whose Redis suffers: every item is answered, and rightly, and how long each took.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use code_explainer::cache::{Cache, CachedDelta, Level, Plan, Told};
+use code_explainer_client::proto::explain_response::Event;
+use code_explainer_client::proto::explain_service_client::ExplainServiceClient;
+use code_explainer_client::proto::{CacheLevel, CacheMode, ExplainRequest};
 use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::transport::Channel;
 
-use super::cache::{answer, deltas, key};
 use super::redis::eventually;
+use super::server::TestServer;
+use super::stream::item;
 
 /// Who ask at once.
 const CLIENTS: u64 = 16;
+/// Who ask the twin meanwhile.
+const TWIN_CLIENTS: u64 = 4;
 /// Snippets that they ask about.
 const SNIPPETS: u64 = 300;
 
-/// Clients that go on asking until they are stopped.
+type Client = ExplainServiceClient<Channel>;
+
+/// Clients that go on asking until they are stopped. Others ask a twin that has no Redis: what takes it longer is the
+/// machine's fault.
 pub(crate) struct Load {
-    cache: Arc<Cache>,
+    server: TestServer,
+    _twin: TestServer,
+    client: Client,
     shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    asked: AtomicU64,
-    /// From Redis, and right.
+    answered: AtomicU64,
+    /// From Redis.
     hits: AtomicU64,
     latencies: Mutex<Vec<Duration>>,
+    /// Of the twin's answers.
+    twin_latencies: Mutex<Vec<Duration>>,
+    /// The right answers.
+    wanted: Vec<String>,
 }
 
 impl Load {
-    pub(crate) fn start(cache: Cache) -> Self {
-        let (cache, shared) = (Arc::new(cache), Arc::new(Shared::default()));
-        let client = |n| tokio::spawn(ask_on(Arc::clone(&cache), Arc::clone(&shared), n));
-        let clients = (0..CLIENTS).map(client).collect();
+    /// A server with these settings and without memory of its own, so that every hit is one of Redis.
+    pub(crate) async fn start(redis: &[&str]) -> Self {
+        let flags: Vec<&str> = ["--cache-size", "0"].iter().chain(redis).copied().collect();
+        let (server, _) = TestServer::fake(&flags).await;
+        let client = server.client().await;
+        let (twin, _) = TestServer::fake(&["--cache-size", "0"]).await;
+        let twin_client = twin.client().await;
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            latencies: Mutex::default(),
+            twin_latencies: Mutex::default(),
+            wanted: right_answers(&twin_client).await,
+        });
+        let ask = |n| tokio::spawn(ask_on(client.clone(), Arc::clone(&shared), n));
+        let ask_twin = |n| tokio::spawn(ask_twin(twin_client.clone(), Arc::clone(&shared), n));
+        let clients = (0..CLIENTS).map(ask).chain((0..TWIN_CLIENTS).map(ask_twin));
+        let clients = clients.collect();
         Self {
-            cache,
+            server,
+            _twin: twin,
+            client,
             shared,
             clients,
         }
     }
 
-    pub(crate) fn cache(&self) -> &Cache {
-        &self.cache
-    }
-
-    /// Waits for so many more look-ups.
-    pub(crate) async fn asked(&self, more: u64) {
-        self.until(&self.shared.asked, more, "they go on asking")
+    /// Waits for so many more answers.
+    pub(crate) async fn answers(&self, more: u64) {
+        self.until(&self.shared.answered, more, "they go on asking")
             .await;
     }
 
-    /// Waits until Redis has answered so many more look-ups.
+    /// Waits until Redis has had so many more of them.
     pub(crate) async fn hits(&self, more: u64) {
-        self.until(&self.shared.hits, more, "Redis answers").await;
+        self.until(&self.shared.hits, more, "Redis has answers")
+            .await;
     }
 
     async fn until(&self, counter: &AtomicU64, more: u64, what: &str) {
         let wanted = counter.load(Ordering::Relaxed) + more;
         let reached = async || {
-            self.alive();
+            self.all_are_well();
             (counter.load(Ordering::Relaxed) >= wanted).then_some(())
         };
         eventually(what, reached).await;
     }
 
-    /// The 99th percentile of look-ups since it was last asked, and their number.
-    pub(crate) fn p99(&self) -> (Duration, usize) {
-        let mut times = std::mem::take(&mut *self.shared.latencies.lock().expect("no panic"));
-        times.sort_unstable();
-        let count = times.len();
-        assert!(count >= 100, "only {count} look-ups");
-        (times[count * 99 / 100], count)
+    /// Answers so far, and those that Redis had.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let [answers, hits] = [&self.shared.answered, &self.shared.hits];
+        (
+            answers.load(Ordering::Relaxed),
+            hits.load(Ordering::Relaxed),
+        )
     }
 
-    /// Panics if a client has: it found a wrong answer.
-    fn alive(&self) {
+    /// Waits until every answer is in Redis, on whatever shard it belongs to.
+    pub(crate) async fn all_are_shared(&self) {
+        let all = async || {
+            for n in 0..SNIPPETS {
+                let wanted = ExplainRequest {
+                    cache_mode: CacheMode::Only.into(),
+                    ..snippet(n)
+                };
+                let (_, level) = ask(&mut self.client.clone(), wanted).await.ok()?;
+                assert_eq!(level, CacheLevel::Redis);
+            }
+            Some(())
+        };
+        eventually("every answer is shared", all).await;
+    }
+
+    /// Whether Redis is asked, rather than left alone.
+    pub(crate) async fn redis_is_asked(&self) -> bool {
+        self.metric("code_explainer_redis_available").await == 1.0
+    }
+
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        self.server.metric(name).await.expect("it is there")
+    }
+
+    /// The 99th percentile of the answers' times since it was last asked, and that of the twin's.
+    pub(crate) fn p99(&self) -> (Duration, Duration) {
+        let p99 = |latencies: &Mutex<Vec<Duration>>| {
+            let mut times = std::mem::take(&mut *latencies.lock().expect("no panic"));
+            times.sort_unstable();
+            let count = times.len();
+            assert!(count >= 50, "only {count} answers");
+            times[count * 99 / 100]
+        };
+        (
+            p99(&self.shared.latencies),
+            p99(&self.shared.twin_latencies),
+        )
+    }
+
+    /// Panics if a client has: it got an error or a wrong answer.
+    fn all_are_well(&self) {
         assert!(self.clients.iter().all(|client| !client.is_finished()));
     }
 
     pub(crate) async fn stop(self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
-            client.await.expect("no client found a wrong answer");
+            client.await.expect("no client got an error");
         }
     }
 }
 
-fn text(n: u64) -> String {
-    format!("snippet number {n} ").repeat(1 + n as usize % 40)
+fn snippet(n: u64) -> ExplainRequest {
+    ExplainRequest {
+        language: "python".into(),
+        max_new_tokens: 8,
+        ..item("", &format!("x = {n}"))
+    }
 }
 
-async fn ask_on(cache: Arc<Cache>, shared: Arc<Shared>, client: u64) {
-    let mut n = client;
+/// Those of a server that has no caches.
+async fn right_answers(twin: &Client) -> Vec<String> {
+    let mut answers = Vec::new();
+    for n in 0..SNIPPETS {
+        let answer = ask(&mut twin.clone(), snippet(n)).await;
+        let (text, level) = answer.expect("an answer");
+        assert_eq!(level, CacheLevel::Unspecified);
+        answers.push(text);
+    }
+    answers
+}
+
+async fn ask_on(mut client: Client, shared: Arc<Shared>, first: u64) {
+    let mut n = first;
     while !shared.stop.load(Ordering::Relaxed) {
         // Every snippet in turn: 7 and their number have no common divisor.
         n = (n + 7) % SNIPPETS;
-        let started = Instant::now();
-        let plan = cache.plan(&key(&n.to_string())).await;
-        let took = started.elapsed();
+        let asked = Instant::now();
+        let answer = ask(&mut client, snippet(n)).await;
+        let took = asked.elapsed();
+        let (text, level) = answer.expect("whatever Redis does, an item is answered");
+        assert_eq!(text, shared.wanted[n as usize], "{level:?}");
         shared.latencies.lock().expect("no panic").push(took);
-        shared.asked.fetch_add(1, Ordering::Relaxed);
-        serve(&cache, &shared, n, plan).await;
+        shared.answered.fetch_add(1, Ordering::Relaxed);
+        if level == CacheLevel::Redis {
+            shared.hits.fetch_add(1, Ordering::Relaxed);
+        }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// As a flight does.
-async fn serve(cache: &Cache, shared: &Shared, n: u64, mut plan: Plan) {
-    let (key, text) = (key(&n.to_string()), text(n));
-    loop {
-        match plan {
-            Plan::Replay(level, found) => {
-                assert_eq!((level, found.text()), (Level::Redis, text));
-                shared.hits.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            Plan::Make => return cache.put(key, answer(&text)),
-            Plan::Lead(leader) => {
-                for delta in deltas(&text) {
-                    leader.tell(&delta);
-                    tokio::task::yield_now().await;
-                }
-                return cache.finish(leader, key, answer(&text));
-            }
-            Plan::Follow(mut follower) => {
-                let mut told: Vec<CachedDelta> = Vec::new();
-                loop {
-                    match follower.next().await {
-                        Told::Deltas(more) => told.extend(more),
-                        Told::Done(done) => {
-                            assert_eq!((told, done.text()), (deltas(&text), text));
-                            return;
-                        }
-                        Told::Lost => break,
-                    }
-                }
-                plan = cache.plan(&key).await;
-            }
+async fn ask_twin(mut client: Client, shared: Arc<Shared>, first: u64) {
+    for n in (first..).map(|n| n % SNIPPETS) {
+        if shared.stop.load(Ordering::Relaxed) {
+            return;
         }
+        let asked = Instant::now();
+        let answer = ask(&mut client, snippet(n)).await;
+        let took = asked.elapsed();
+        answer.expect("nothing happens to it");
+        (shared.twin_latencies.lock().expect("no panic")).push(took);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn ask(client: &mut Client, wanted: ExplainRequest) -> Result<(String, CacheLevel), Status> {
+    let mut events = client.explain(wanted).await?.into_inner();
+    let (mut text, mut end) = (String::new(), None);
+    // Read to its end: connections are closed on clients that often are not interested in it.
+    while let Some(response) = events.message().await? {
+        match response.event {
+            Some(Event::Delta(delta)) => text.push_str(&delta.text),
+            Some(Event::Accepted(_) | Event::Queued(_)) => {}
+            other => end = other,
+        }
+    }
+    match end {
+        Some(Event::Done(done)) => Ok((text, done.receipt.expect("a receipt").cache())),
+        other => Err(Status::internal(format!("{other:?}"))),
     }
 }

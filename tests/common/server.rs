@@ -202,12 +202,17 @@ impl TestServer {
 
     /// The value of a metric's line, found by its name and labels as Prometheus writes them.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
-        let (_, text) = self.get("/metrics").await;
-        let line = text
-            .lines()
-            .find(|l| l.rsplit_once(' ').is_some_and(|(n, _)| n == name))?;
-        line.rsplit_once(' ')?.1.parse().ok()
+        metric(self.http, name).await
     }
+}
+
+/// The same of any server, by its HTTP address.
+pub(crate) async fn metric(http: SocketAddr, name: &str) -> Option<f64> {
+    let (_, text) = http_get(http, "/metrics").await;
+    let line = text
+        .lines()
+        .find(|l| l.rsplit_once(' ').is_some_and(|(n, _)| n == name))?;
+    line.rsplit_once(' ')?.1.parse().ok()
 }
 
 /// Status and body of an HTTP GET, by hand: one request, one answer, connection closed.

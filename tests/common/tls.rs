@@ -13,10 +13,22 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::common::certificates::Authority;
 
+/// The first byte of who speaks TLS.
+const TLS_HANDSHAKE: u8 = 22;
+
 impl Authority {
     /// Serves TLS under the names `localhost` and 127.0.0.1 and passes everything on to a port, until the runtime ends.
     /// With `ask_client`, only to clients with a certificate of the authority.
     pub(crate) async fn proxy(&self, port: u16, ask_client: bool) -> u16 {
+        self.start_proxy(port, ask_client, false).await
+    }
+
+    /// The same, and who speaks no TLS is passed on, too: a Sentinel tells clients the port at which it watches its server.
+    pub(crate) async fn proxy_or_plain(&self, port: u16) -> u16 {
+        self.start_proxy(port, false, true).await
+    }
+
+    async fn start_proxy(&self, port: u16, ask_client: bool, plain: bool) -> u16 {
         let server = self.server();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -39,19 +51,23 @@ impl Authority {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port");
         let address = listener.local_addr().expect("an address");
-        tokio::spawn(serve(listener, acceptor, port));
+        tokio::spawn(serve(listener, acceptor, port, plain));
         address.port()
     }
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, port: u16) {
-    while let Ok((client, _)) = listener.accept().await {
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, port: u16, plain: bool) {
+    while let Ok((mut client, _)) = listener.accept().await {
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
-            // A client that does not trust us, or that we do not trust, is gone here.
-            let mut client = acceptor.accept(client).await.ok()?;
             let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let mut server = TcpStream::connect(server).await.ok()?;
+            let mut first = [0];
+            if plain && client.peek(&mut first).await.ok()? == 1 && first[0] != TLS_HANDSHAKE {
+                return copy_bidirectional(&mut client, &mut server).await.ok();
+            }
+            // A client that does not trust us, or that we do not trust, is gone here.
+            let mut client = acceptor.accept(client).await.ok()?;
             copy_bidirectional(&mut client, &mut server).await.ok()
         });
     }

@@ -177,7 +177,7 @@ impl Remote {
     pub(super) async fn release(&self, key: &CacheKey, token: Token) {
         let mut commands = Pipeline::new();
         add_release(&mut commands, key, token);
-        self.write(&commands).await;
+        self.write(key, &commands).await;
     }
 
     /// What was told after a piece.

@@ -2,7 +2,7 @@
 //! it is not.
 //!
 //! - `config`, `target`, `link`: which Redis, how to connect to it, and the connections;
-//! - `breaker`: when to do without it; `warnings` keeps the log readable;
+//! - `breaker`, `parts`: when to do without it, or without a shard of it; `warnings` keeps the log readable;
 //! - `names`: what things are called there;
 //! - `values`: the answers; `lease`, `relay`: answers that one replica makes while others stream them; `admin`: looking
 //!   over Redis and clearing it.
@@ -13,14 +13,15 @@ mod config;
 mod lease;
 mod link;
 mod names;
+mod parts;
 mod relay;
 mod target;
 mod values;
 mod warnings;
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Pipeline, RedisError, Value};
@@ -37,8 +38,9 @@ use super::codec::BrokenValue;
 use super::config::CacheError;
 use super::key::CacheKey;
 use super::stats::Counters;
-use breaker::{Admission, Breaker, Change};
+use breaker::{Admission, Change};
 use link::Link;
+use parts::Parts;
 use target::Target;
 use warnings::Warnings;
 
@@ -61,7 +63,7 @@ pub(super) struct RemoteLimits {
 pub(super) struct Remote {
     link: Link,
     limits: RemoteLimits,
-    breaker: Mutex<Breaker>,
+    parts: Parts,
     writes: Arc<Semaphore>,
     /// Answers of other replicas that are being read as they grow.
     followed: Arc<AtomicUsize>,
@@ -121,7 +123,7 @@ impl Remote {
         Ok(Self {
             link: Link::new(Target::new(config)?, config.connections),
             limits,
-            breaker: Mutex::new(Breaker::new(limits.cooldown)),
+            parts: Parts::new(config.topology == Topology::Cluster, limits.cooldown),
             writes: Arc::new(Semaphore::new(WRITES)),
             followed: Arc::default(),
             warnings: Warnings::default(),
@@ -129,9 +131,9 @@ impl Remote {
         })
     }
 
-    /// Whether Redis is asked, rather than left alone after failures.
+    /// Whether all of Redis is asked, rather than left alone after failures.
     pub(super) fn is_available(&self) -> bool {
-        self.breaker().is_closed()
+        self.parts.all_are_asked()
     }
 
     /// Sends commands and waits for as many replies, [`RemoteLimits::timeout`] at most.
@@ -141,46 +143,56 @@ impl Remote {
         Ok(replies.map_err(|_| Failure::Timeout(limit))??)
     }
 
-    /// Asks the breaker, and starts the probe that it may want. Nobody waits for a probe.
-    fn admitted(self: &Arc<Self>) -> bool {
-        let admission = self.breaker().admit(now());
+    /// Asks the breaker of the answer's part, and starts the probe that it may want. Nobody waits for a probe.
+    fn admitted(self: &Arc<Self>, key: &CacheKey) -> bool {
+        let admission = self.parts.of(key).admit(now());
         if admission == Admission::Probe {
-            let this = Arc::clone(self);
-            tokio::spawn(async move { this.probe().await });
+            let (this, key) = (Arc::clone(self), *key);
+            tokio::spawn(async move { this.probe(&key).await });
         }
         admission == Admission::Go
     }
 
-    /// Makes a new connection and sees whether the server answers on it as fast as a look-up needs.
-    async fn probe(&self) {
-        let mut ping = Pipeline::new();
-        ping.cmd("PING");
+    /// Makes a new connection, where there is none, and sees whether the server that has the answer's part replies on it as
+    /// fast as a look-up needs.
+    async fn probe(&self, key: &CacheKey) {
+        let mut look = Pipeline::new();
+        look.cmd("PTTL").arg(names::answer(key));
         let alive = async {
             self.link.connection().await?;
-            match self.send(&ping).await?.pop() {
+            match self.send(&look).await?.pop() {
                 Some(Value::ServerError(err)) => Err(err.into()),
-                Some(_) => Ok(()),
-                None => Err(Failure::Protocol),
+                Some(Value::Int(_)) => Ok(()),
+                _ => Err(Failure::Protocol),
             }
         };
         let outcome: Result<(), Failure> = alive.await;
-        let change = self.breaker().record_probe(outcome.is_ok(), now());
+        let change = self.parts.of(key).record_probe(outcome.is_ok(), now());
         match outcome {
             Ok(()) if change == Change::Closed => {
                 tracing::info!(redis = %self.link, "redis is back: asking it again");
             }
             Ok(()) => {}
             Err(err) => {
-                self.link.reset();
+                self.reset_if_lost();
                 tracing::debug!(redis = %self.link, error = %err, "redis is still failing");
             }
         }
     }
 
-    fn record(&self, succeeded: bool) {
-        if self.breaker().record(succeeded, now()) == Change::Opened {
-            // The peer may have vanished without closing: the probe must not trust this connection.
+    /// The peer may have vanished without closing: the probe must not trust its connection. That of a cluster serves all
+    /// nodes, and takes care of each: while others are asked it stays.
+    fn reset_if_lost(&self) {
+        if self.parts.none_is_asked() {
             self.link.reset();
+        }
+    }
+
+    fn record(&self, key: &CacheKey, succeeded: bool) {
+        // The guard is gone when the others are looked at.
+        let change = self.parts.of(key).record(succeeded, now());
+        if change == Change::Opened {
+            self.reset_if_lost();
             tracing::warn!(
                 redis = %self.link,
                 cooldown = ?self.limits.cooldown,
@@ -192,7 +204,7 @@ impl Remote {
     /// What a failed read means: that Redis is failing, or that a value is broken, which is then taken away.
     fn could_not_read(self: &Arc<Self>, key: &CacheKey, err: Failure) {
         if let Failure::Broken(err) = err {
-            self.record(true);
+            self.record(key, true);
             self.counters.broken_values.add_one();
             self.warnings
                 .warn(now(), &self.link, "dropped a broken value", &err);
@@ -201,21 +213,21 @@ impl Remote {
         self.failed("could not read", &err);
         match &err {
             // It answers in time: it is full, or it is no master any more.
-            err if err.is_reply(&["OOM"]) => self.record(true),
+            err if err.is_reply(&["OOM"]) => self.record(key, true),
             err if err.is_reply(&["READONLY"]) => self.link.reset(),
-            _ => self.record(false),
+            _ => self.record(key, false),
         }
     }
 
     /// What a failed write means. A reply in time, even "out of memory", says nothing against reading: it is counted and
     /// logged, but the breaker hears only of servers that cannot be reached.
-    fn could_not_write(&self, err: Failure) {
+    fn could_not_write(&self, key: &CacheKey, err: Failure) {
         self.failed("could not write", &err);
         match err {
             // Another server has become the master; Sentinels know which.
             Failure::Redis(err) if err.code() == Some("READONLY") => self.link.reset(),
             Failure::Redis(err) if err.code().is_some() => {}
-            _ => self.record(false),
+            _ => self.record(key, false),
         }
     }
 
@@ -223,11 +235,6 @@ impl Remote {
     fn failed(&self, what: &'static str, err: &impl Display) {
         self.counters.redis_errors.add_one();
         self.warnings.warn(now(), &self.link, what, err);
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        // Its transitions are single assignments: a panic cannot leave half of one.
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

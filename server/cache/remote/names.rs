@@ -38,18 +38,7 @@ mod tests {
             code: b"fn main() {}",
             language: "rust",
             strategy: "vanilla",
-            prompt_revision: 1,
-            model_digest: b"digest",
-            precision: "fp32",
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            repetition_penalty: 1.0,
-            seed: 0,
-            stops: &[],
-            ignore_eos: false,
-            max_new_tokens: 64,
-            min_new_tokens: 0,
+            ..KeyParts::default()
         });
         let name = answer(&key);
         let parts: Vec<&str> = name.split(':').collect();

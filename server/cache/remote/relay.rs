@@ -98,9 +98,11 @@ pub enum Told {
     Deltas(Vec<CachedDelta>),
     /// It is complete; all its deltas were told before.
     Done(Box<CachedAnswer>),
-    /// Nothing more will come: the other replica, or Redis, is gone. It is time to begin anew: the answer's beginning will
-    /// be the same.
+    /// Nothing more will come: the other replica is gone, or told what cannot be. It is time to begin anew: the answer's
+    /// beginning will be the same.
     Lost,
+    /// The same, and Redis is at fault: to ask it again would cost its time once more.
+    Failed,
 }
 
 impl Remote {
@@ -113,12 +115,12 @@ impl Remote {
                 None => Turn::Alone,
             };
         };
-        if !self.admitted() {
+        if !self.admitted(key) {
             return Turn::Alone;
         }
         match self.begin(key, lease).await {
             Ok(begun) => {
-                self.record(true);
+                self.record(key, true);
                 match begun {
                     Begun::Found(found) => Turn::Found(found),
                     Begun::Mine(token) => Turn::Lead(Leader::new(self, key, token, lease)),
@@ -247,7 +249,7 @@ impl Teller {
             }
             Err(err) => {
                 self.remote.counters.leases_lost.add_one();
-                self.remote.could_not_write(err);
+                self.remote.could_not_write(&self.key, err);
                 false
             }
         }
@@ -271,7 +273,7 @@ impl Teller {
                 add_release(&mut commands, &self.key, self.token);
             }
         }
-        self.remote.write(&commands).await;
+        self.remote.write(&self.key, &commands).await;
     }
 
     fn piece(&mut self, deltas: Vec<CachedDelta>, end: Option<CachedAnswer>) -> Vec<u8> {
@@ -330,18 +332,19 @@ impl Follower {
                 .read(&self.key, self.token, &self.after, 8 * left + 4096);
             match read.await {
                 Ok(read) if !read.pieces.is_empty() => {
-                    self.remote.record(true);
+                    self.remote.record(&self.key, true);
                     self.pause = POLL.0;
                     return self.take(read.pieces).unwrap_or_else(|| {
                         self.remote.counters.broken_values.add_one();
                         self.lost()
                     });
                 }
-                Ok(read) if read.held && !read.too_large => self.remote.record(true),
+                Ok(read) if read.held && !read.too_large => self.remote.record(&self.key, true),
                 Ok(_) => return self.lost(),
                 Err(err) => {
                     self.remote.could_not_read(&self.key, err);
-                    return self.lost();
+                    self.lost();
+                    return Told::Failed;
                 }
             }
             let others = self.remote.followed.load(Ordering::Relaxed) as u32;

@@ -22,12 +22,12 @@ pub(in crate::cache) struct Found {
 impl Remote {
     /// The answer of a key. Takes the configured timeout at most, and nothing while Redis is left alone.
     pub(in crate::cache) async fn get(self: &Arc<Self>, key: &CacheKey) -> Option<Found> {
-        if !self.admitted() {
+        if !self.admitted(key) {
             return None;
         }
         match self.fetch(key).await {
             Ok(found) => {
-                self.record(true);
+                self.record(key, true);
                 found
             }
             Err(err) => {
@@ -39,7 +39,8 @@ impl Remote {
 
     /// Stores an answer in the background, or drops it: see [`WRITES`](super::WRITES).
     pub(in crate::cache) fn put(self: &Arc<Self>, key: CacheKey, answer: Arc<CachedAnswer>) {
-        let written = self.in_background(async move |this| this.store(&key, &answer).await);
+        let store = async move |this: Arc<Self>| this.store(&key, &answer).await;
+        let written = self.in_background(&key, store);
         if !written {
             self.counters.dropped_puts.add_one();
         }
@@ -47,16 +48,16 @@ impl Remote {
 
     /// Takes a value away that nobody can use. Where that fails the value is found and removed again, or expires.
     pub(super) fn remove(self: &Arc<Self>, key: CacheKey) {
-        self.in_background(async move |this| {
+        self.in_background(&key, async move |this: Arc<Self>| {
             let mut commands = Pipeline::new();
             commands.cmd("UNLINK").arg(names::answer(&key));
-            this.write(&commands).await;
+            this.write(&key, &commands).await;
         });
     }
 
     /// Runs a write behind the caller's back. False: it will not be done, because too much is being written already,
     /// Redis is left alone, or there is no runtime to do it.
-    fn in_background<F, W>(self: &Arc<Self>, write: W) -> bool
+    fn in_background<F, W>(self: &Arc<Self>, key: &CacheKey, write: W) -> bool
     where
         W: FnOnce(Arc<Self>) -> F + Send + 'static,
         F: Future<Output = ()> + Send,
@@ -66,7 +67,7 @@ impl Remote {
         };
         let _guard = runtime.enter();
         let permit = match Arc::clone(&self.writes).try_acquire_owned() {
-            Ok(permit) if self.admitted() => permit,
+            Ok(permit) if self.admitted(key) => permit,
             _ => return false,
         };
         let this = Arc::clone(self);
@@ -135,7 +136,7 @@ impl Remote {
             Some(set) => {
                 let mut commands = Pipeline::new();
                 commands.add_command(set);
-                self.write(&commands).await;
+                self.write(key, &commands).await;
             }
             None => self.counters.dropped_puts.add_one(),
         }
@@ -151,7 +152,7 @@ impl Remote {
         Some(set)
     }
 
-    pub(super) async fn write(&self, commands: &Pipeline) {
+    pub(super) async fn write(&self, key: &CacheKey, commands: &Pipeline) {
         let refused = match self.send(commands).await {
             Ok(replies) => replies.into_iter().find_map(|reply| match reply {
                 Value::ServerError(err) => Some(err.into()),
@@ -160,7 +161,7 @@ impl Remote {
             Err(err) => Some(err),
         };
         if let Some(err) = refused {
-            self.could_not_write(err);
+            self.could_not_write(key, err);
         }
     }
 }
