@@ -81,6 +81,7 @@ mod torch_graphs;
 mod torch_quantized;
 mod torchscript;
 mod traces;
+mod two_processes;
 mod weights_bad_directories;
 mod weights_config;
 mod weights_dequantize;
