@@ -26,9 +26,8 @@ type Value = Arc<[u8; 64]>;
 type Order = Vec<Name>;
 
 fn lookups(c: &mut Criterion) {
-    let uniform = trace::uniform(LOOKUPS, ENTRIES as usize);
-    let zipf = trace::zipf(LOOKUPS, ENTRIES as usize, 0.9);
-    for (kind, trace) in [("uniform", uniform), ("zipf", zipf)] {
+    for kind in ["uniform", "zipf"] {
+        let trace = trace::requests(kind, LOOKUPS, ENTRIES as usize);
         let names: Order = trace.iter().map(|n| name(*n)).collect();
         let mut group = c.benchmark_group(format!("cache_lookups/{kind}"));
         group.throughput(Throughput::Elements(1));

@@ -27,6 +27,12 @@ async fn level(admin: &mut Admin, store: CacheStore) -> Option<CacheLevelStats> 
     levels.into_iter().find(|level| level.store() == store)
 }
 
+/// What left, by cause.
+fn evicted(level: &CacheLevelStats) -> Vec<(&str, u64)> {
+    let causes = level.evictions.iter();
+    causes.map(|e| (e.cause.as_str(), e.count)).collect()
+}
+
 async fn ask(server: &TestServer, items: Vec<ExplainRequest>) {
     let mut stream = TestStream::open(server).await;
     for item in items {
@@ -69,6 +75,7 @@ async fn statistics_tell_what_each_level_did() {
     let prefix = level(&mut admin, CacheStore::PrefixKv).await.expect("it");
     assert!(prefix.hits > 0, "all prompts begin alike: {prefix:?}");
     assert_eq!(prefix.max_entries, Some(512));
+    assert_eq!(evicted(&prefix), [("entries", 0)]);
     assert!(level(&mut admin, CacheStore::Redis).await.is_none());
     let evicted = "code_explainer_cache_evictions_total{cause=\"entries\"}";
     assert_eq!(server.metric(evicted).await, Some(2.0));
@@ -97,9 +104,7 @@ async fn embeddings_are_a_level() {
     assert_eq!(vectors.entries, Some(2));
     assert!(vectors.max_entries > Some(2) && vectors.bytes > Some(2 * 4 * 384));
     assert!(vectors.mean_access_us > Some(0.0) && vectors.lookups_per_second > Some(0.0));
-    let left = [("entries".to_owned(), 0)];
-    let told = vectors.evictions.into_iter().map(|e| (e.cause, e.count));
-    assert!(told.eq(left));
+    assert_eq!(evicted(&vectors), [("entries", 0)]);
 }
 
 #[tokio::test]
@@ -131,7 +136,32 @@ async fn redis_is_a_level_that_is_told_and_cleared() {
     };
     let cleared = tokio::time::timeout(Duration::from_secs(60), cleared).await;
     assert_eq!(cleared.expect("both were stored"), 2);
+    // Keys that Redis itself lets go of: two that do not fit beside each other, and one whose time is up.
+    let mut raw = redis.connection().await;
+    let mut command = async |command: &[&str]| {
+        let mut redis = redis::cmd(command[0]);
+        redis.arg(&command[1..]);
+        redis.query_async::<redis::Value>(&mut raw).await
+    };
+    for set in ["a", "b"] {
+        command(&["SET", set, "x"]).await.expect("SET");
+    }
+    command(&["SET", "c", "x", "PX", "1"]).await.expect("SET");
+    let gone = async { while command(&["EXISTS", "c"]).await != Ok(redis::Value::Int(0)) {} };
+    let gone = tokio::time::timeout(Duration::from_secs(60), gone).await;
+    gone.expect("its time is up");
+    redis.set("maxmemory-policy", "allkeys-lru").await;
+    redis.set("maxmemory", "1").await;
+    // There is not room for one key.
+    command(&["SET", "d", "x"])
+        .await
+        .expect_err("out of memory");
     let level = level(&mut admin, CacheStore::Redis).await.expect("it");
+    // What answers left behind may be among them.
+    let [("bytes", evicted), ("expired", expired)] = evicted(&level)[..] else {
+        panic!("{level:?}");
+    };
+    assert!(evicted >= 2 && expired >= 1, "{level:?}");
     assert_eq!((level.hits, level.misses, level.errors), (0, 2, 0));
     assert!(level.mean_access_us > Some(0.0) && level.bytes > Some(0));
 }

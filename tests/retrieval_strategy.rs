@@ -1,8 +1,10 @@
 //! The strategy retrieval_augmented: what a prompt quotes, what the receipt says of it, and what is cached.
 
 use code_explainer_client::Client;
+use code_explainer_client::proto::admin_service_client::AdminServiceClient;
 use code_explainer_client::proto::{
-    AddDocumentsRequest, CacheLevel, ExplainRequest, Receipt, Retrieval, SourceKind,
+    AddDocumentsRequest, CacheLevel, CacheStore, ClearCacheRequest, ExplainRequest, Receipt,
+    Retrieval, SourceKind,
 };
 use futures::{StreamExt, stream};
 
@@ -200,6 +202,42 @@ async fn what_is_known_changes_the_cached_answer() {
         "a stale answer is not served"
     );
     assert!(changed.prompt.contains("2048") && !changed.prompt.contains("1024"));
+}
+
+#[tokio::test]
+async fn a_cached_answer_is_searched_for_and_cleared_by_its_strategy() {
+    let server = server(&[], &[("docs/queue.md", QUEUE)]).await;
+    // Nothing but the strategy keeps these from being told from memory before anything is searched for.
+    let quoting = || ExplainRequest {
+        include_prompt: false,
+        language: "python".into(),
+        ..wanted(|_| {})
+    };
+    let plain = || ExplainRequest {
+        strategy: String::new(),
+        retrieval: None,
+        ..quoting()
+    };
+    let level = async |wanted| ask(&server, wanted).await.1.cache();
+    assert_eq!(level(quoting()).await, CacheLevel::Unspecified);
+    assert_eq!(level(quoting()).await, CacheLevel::Memory);
+    let newer = QUEUE.replace("1024", "2048");
+    add(&server, &[("docs/queue.md", newer.as_str())]).await;
+    assert_eq!(level(quoting()).await, CacheLevel::Unspecified);
+    assert_eq!(level(plain()).await, CacheLevel::Unspecified);
+    let searches = "code_explainer_retrievals_total{result=\"found\"}";
+    assert_eq!(server.metric(searches).await, Some(3.0));
+
+    let mut admin = AdminServiceClient::new(server.channel().await);
+    let request = ClearCacheRequest {
+        strategy: "retrieval*".into(),
+        stores: vec![CacheStore::Memory.into()],
+        ..ClearCacheRequest::default()
+    };
+    let cleared = admin.clear_cache(request).await.expect("cleared");
+    assert_eq!(cleared.into_inner().levels[0].entries, 2);
+    assert_eq!(level(quoting()).await, CacheLevel::Unspecified);
+    assert_eq!(level(plain()).await, CacheLevel::Memory);
 }
 
 #[tokio::test]

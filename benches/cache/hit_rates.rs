@@ -6,11 +6,10 @@ use code_explainer::cache::{Policy, Store, StoreLimits};
 use serde_json::{Value, json};
 
 use crate::plot;
-use crate::trace::{self, name};
+use crate::trace::{self, EXPONENT, name};
 
 const REQUESTS: usize = 1_000_000;
 const NAMES: usize = 100_000;
-const EXPONENT: f64 = 0.9;
 /// A hundredth of the names, and a tenth.
 const ENTRIES: [u64; 2] = [1_000, 10_000];
 
@@ -23,10 +22,8 @@ pub(crate) struct Rates {
 /// Runs all, prints a table, writes a plot, and gives the numbers.
 pub(crate) fn run() -> Result<Value, Box<dyn std::error::Error>> {
     let mut all = Vec::new();
-    for (kind, trace) in [
-        ("zipf", trace::zipf(REQUESTS, NAMES, EXPONENT)),
-        ("scanned", trace::scanned(REQUESTS, NAMES, EXPONENT)),
-    ] {
+    for kind in ["zipf", "scanned"] {
+        let trace = trace::requests(kind, REQUESTS, NAMES);
         for entries in ENTRIES {
             all.push(Rates {
                 title: format!("{kind}, {entries} entries"),

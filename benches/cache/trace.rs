@@ -41,37 +41,29 @@ impl Zipf {
     }
 }
 
-/// Requests for `names` names, by Zipf's law.
-pub(crate) fn zipf(requests: usize, names: usize, s: f64) -> Vec<u32> {
-    let (zipf, mut random) = (Zipf::new(names, s), Random(0x9e37_79b9_7f4a_7c15));
-    (0..requests).map(|_| zipf.draw(&mut random)).collect()
-}
+/// How unevenly names are asked for.
+pub(crate) const EXPONENT: f64 = 0.9;
 
-/// Requests for `names` names, each as likely as any other.
-#[allow(dead_code, reason = "one of two programs uses it")]
-pub(crate) fn uniform(requests: usize, names: usize) -> Vec<u32> {
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
-    let draw = |_| (random.next() % names as u64) as u32;
-    (0..requests).map(draw).collect()
-}
-
-/// As `zipf`, but every now and then somebody walks through a repository: every other request is then for a name that was
-/// never asked for before and will not be again.
-#[allow(dead_code, reason = "one of two programs uses it")]
-pub(crate) fn scanned(requests: usize, names: usize, s: f64) -> Vec<u32> {
+/// Requests for `names` names. By kind:
+/// - "uniform": each name as likely as any other;
+/// - "zipf": by Zipf's law;
+/// - "scanned": by Zipf's law, but every now and then somebody walks through a repository, and every other request is then for
+///   a name that was never asked for before and will not be again.
+pub(crate) fn requests(kind: &str, count: usize, names: usize) -> Vec<u32> {
     const EVERY: usize = 40_000;
     const SCAN: usize = 30_000;
-    let (zipf, mut random) = (Zipf::new(names, s), Random(0x9e37_79b9_7f4a_7c15));
+    let (zipf, mut random) = (Zipf::new(names, EXPONENT), Random(0x9e37_79b9_7f4a_7c15));
     let mut fresh = names as u32;
-    (0..requests)
-        .map(|at| {
-            if at % EVERY < SCAN && at % 2 == 1 {
-                fresh += 1;
-                return fresh;
-            }
-            zipf.draw(&mut random)
-        })
-        .collect()
+    let request = |at: usize| match kind {
+        "uniform" => (random.next() % names as u64) as u32,
+        "scanned" if at % EVERY < SCAN && at % 2 == 1 => {
+            fresh += 1;
+            fresh
+        }
+        "zipf" | "scanned" => zipf.draw(&mut random),
+        _ => panic!("there is no trace of kind {kind}"),
+    };
+    (0..count).map(request).collect()
 }
 
 /// A name as a key's hash would be.

@@ -109,6 +109,10 @@ pub(crate) fn receipt(done: &Done) -> String {
     parts.push(format!("replica {}", receipt.replica));
     parts.push(format!("seed {}", receipt.seed));
     parts.push(done.finish_reason.as_str().to_owned());
+    if !receipt.sources.is_empty() {
+        let sources = receipt.sources.iter().map(|source| source.id.as_str());
+        parts.push(format!("quotes {}", sources.collect::<Vec<_>>().join(", ")));
+    }
     parts.extend(receipt.notes.iter().map(|note| format!("note: {note}")));
     parts.join(" · ")
 }

@@ -69,6 +69,17 @@ async fn a_file_is_explained_on_standard_output() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_names_what_was_quoted() {
+    let server = Server::start().await;
+    let dir = files(&[("a.py", b"def f(): pass")]);
+    let strategy = ["--strategy", "retrieval_augmented", "--receipt"];
+    let args = [&["explain", "a.py"][..], &strategy].concat();
+    let run = run(&server.address, dir.path(), &args).await;
+    let quotes = " · quotes docs/queue.md#0, docs/stack.md#2\n";
+    assert!(run.stderr.ends_with(quotes), "{}", run.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_files_stream_together_and_print_in_order() {
     let server = Server::start().await;
     server.seen.gather.store(3, Relaxed);

@@ -22,6 +22,10 @@ pub(super) async fn stats(shared: &Shared) -> GetCacheStatsResponse {
         level.entries = Some(usage.keys);
         level.bytes = Some(usage.used_bytes);
         level.max_bytes = (usage.max_bytes > 0).then_some(usage.max_bytes);
+        level.evictions = vec![
+            left(Cause::Bytes, usage.evicted),
+            left(Cause::Expired, usage.expired),
+        ];
     }
     let prefix = shared.status.loaded().map(|e| prefix(e, shared));
     let levels = [
@@ -69,12 +73,14 @@ fn level(store: CacheStore, stats: &LevelStats) -> CacheLevelStats {
 /// By cause, in the order of [`Cause::ALL`].
 pub(super) fn evictions(counts: &[u64]) -> Vec<CacheEvictions> {
     let causes = Cause::ALL.iter().zip(counts);
-    causes
-        .map(|(cause, count)| CacheEvictions {
-            cause: cause.as_str().into(),
-            count: *count,
-        })
-        .collect()
+    causes.map(|(cause, count)| left(*cause, *count)).collect()
+}
+
+fn left(cause: Cause, count: u64) -> CacheEvictions {
+    CacheEvictions {
+        cause: cause.as_str().into(),
+        count,
+    }
 }
 
 /// For a person's eyes, in statistics.
@@ -96,10 +102,7 @@ fn embeddings(shared: &Shared) -> Option<CacheLevelStats> {
         entries: Some(did.entries),
         bytes: Some(did.bytes),
         max_entries: Some(did.max_entries),
-        evictions: vec![CacheEvictions {
-            cause: Cause::Entries.as_str().into(),
-            count: did.evictions,
-        }],
+        evictions: vec![left(Cause::Entries, did.evictions)],
         ..level(CacheStore::Embeddings, &stats)
     })
 }
@@ -120,6 +123,7 @@ fn prefix(explainer: &Explainer, shared: &Shared) -> CacheLevelStats {
         bytes: Some(pool.checked_div(blocks).unwrap_or(0) * kept),
         max_entries: Some(blocks),
         max_bytes: Some(pool),
+        evictions: vec![left(Cause::Entries, gauges.blocks_evicted() as u64)],
         lookups_per_second: None,
         evictions_per_second: None,
         ..level(CacheStore::PrefixKv, &stats)

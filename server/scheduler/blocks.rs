@@ -39,6 +39,8 @@ struct State {
     /// Idle blocks by when they were last used.
     idle: BTreeMap<u64, BlockId>,
     clock: u64,
+    /// Idle blocks whose room was needed.
+    evicted: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -74,6 +76,7 @@ impl BlockPool {
             by_name: HashMap::new(),
             idle: BTreeMap::new(),
             clock: 0,
+            evicted: 0,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -138,6 +141,11 @@ impl BlockPool {
         self.lock().idle.len()
     }
 
+    /// Blocks that were kept, and whose room was needed.
+    pub fn evicted(&self) -> usize {
+        self.lock().evicted
+    }
+
     /// All blocks.
     pub fn total(&self) -> usize {
         self.total
@@ -154,6 +162,7 @@ impl State {
     fn fresh(&mut self) -> Option<BlockId> {
         let id = self.free.pop().or_else(|| {
             let (_, id) = self.idle.pop_first()?;
+            self.evicted += 1;
             let slot = &mut self.slots[id as usize];
             slot.idle_since = None;
             if let Some(name) = slot.name.take() {
@@ -300,8 +309,9 @@ mod tests {
         assert!(other.grow(1));
         assert_eq!(pool.reuse(&old).ids().len(), 1, "its second block is gone");
         assert_eq!(pool.reuse(&new).ids().len(), 2);
+        assert_eq!(pool.evicted(), 1);
         assert!(other.grow(8));
-        assert_eq!(pool.idle(), 0);
+        assert_eq!((pool.idle(), pool.evicted()), (0, 4));
         assert!(pool.reuse(&new).ids().is_empty());
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::scheduler::StepReport;
+use crate::scheduler::blocks::BlockPool;
 use crate::scheduler::drain::DrainRate;
 use crate::scheduler::places::Places;
 use crate::scheduler::vitals::Vitals;
@@ -15,6 +16,8 @@ pub struct Gauges {
     pub(super) places: Arc<Places>,
     /// Those of the engines that serve now: one that is started again has new ones.
     engines: RwLock<Vec<Arc<EngineGauges>>>,
+    /// By engines that were started again since.
+    evicted_before: AtomicUsize,
     drain: Mutex<DrainRate>,
 }
 
@@ -25,6 +28,7 @@ pub struct EngineGauges {
     blocks_used: AtomicUsize,
     blocks_idle: AtomicUsize,
     blocks_total: AtomicUsize,
+    blocks_evicted: AtomicUsize,
     pub(super) vitals: Vitals,
 }
 
@@ -34,6 +38,7 @@ impl Gauges {
         Self {
             places: Arc::default(),
             engines: RwLock::new((0..engines).map(|_| Arc::default()).collect()),
+            evicted_before: AtomicUsize::new(0),
             drain: Mutex::default(),
         }
     }
@@ -46,6 +51,8 @@ impl Gauges {
     /// The engine is started again: what the old one may still write is not looked at.
     pub(super) fn renew(&self, engine: usize) {
         let mut engines = self.engines.write().unwrap_or_else(PoisonError::into_inner);
+        let evicted = engines[engine].blocks_evicted.load(Ordering::Relaxed);
+        self.evicted_before.fetch_add(evicted, Ordering::Relaxed);
         engines[engine] = Arc::default();
     }
 
@@ -83,6 +90,11 @@ impl Gauges {
         self.sum(|engine| &engine.blocks_total)
     }
 
+    /// KV blocks that were kept for prompts to come, and whose room was needed, since the server started.
+    pub fn blocks_evicted(&self) -> usize {
+        self.evicted_before.load(Ordering::Relaxed) + self.sum(|engine| &engine.blocks_evicted)
+    }
+
     fn sum(&self, gauge: impl Fn(&EngineGauges) -> &AtomicUsize) -> usize {
         let load = |engine: &Arc<EngineGauges>| gauge(engine).load(Ordering::Relaxed);
         self.read().iter().map(load).sum()
@@ -103,10 +115,11 @@ impl Gauges {
 
 impl EngineGauges {
     /// The engine thread's view.
-    pub(super) fn publish(&self, running: usize, used: usize, idle: usize, total: usize) {
+    pub(super) fn publish(&self, running: usize, pool: &BlockPool) {
         self.running.store(running, Ordering::Relaxed);
-        self.blocks_used.store(used, Ordering::Relaxed);
-        self.blocks_idle.store(idle, Ordering::Relaxed);
-        self.blocks_total.store(total, Ordering::Relaxed);
+        self.blocks_used.store(pool.used(), Ordering::Relaxed);
+        self.blocks_idle.store(pool.idle(), Ordering::Relaxed);
+        self.blocks_total.store(pool.total(), Ordering::Relaxed);
+        self.blocks_evicted.store(pool.evicted(), Ordering::Relaxed);
     }
 }

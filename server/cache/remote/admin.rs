@@ -26,6 +26,10 @@ pub struct RemoteUsage {
     pub used_bytes: u64,
     /// Bytes that it may allocate; 0: as many as there are.
     pub max_bytes: u64,
+    /// Keys that made room since the server started.
+    pub evicted: u64,
+    /// Keys whose time was up since then.
+    pub expired: u64,
 }
 
 /// Why Redis could not be looked over or cleared.
@@ -80,11 +84,13 @@ impl Remote {
                 return Err(Failure::Protocol.into());
             };
             usage.keys += keys.unsigned_abs();
-            let mut info = redis::cmd("INFO");
-            info.arg("memory");
-            let info = text(ask(&mut connection, &server, info).await?)?;
-            usage.used_bytes += field(&info, "used_memory:")?;
-            usage.max_bytes += field(&info, "maxmemory:")?;
+            // One section at a time: so does every version know it.
+            let memory = info(&mut connection, &server, "memory").await?;
+            usage.used_bytes += field(&memory, "used_memory:")?;
+            usage.max_bytes += field(&memory, "maxmemory:")?;
+            let stats = info(&mut connection, &server, "stats").await?;
+            usage.evicted += field(&stats, "evicted_keys:")?;
+            usage.expired += field(&stats, "expired_keys:")?;
         }
         Ok(usage)
     }
@@ -139,6 +145,17 @@ async fn ask(connection: &mut Connection, server: &Server, command: Cmd) -> Resu
         (Connection::Server(server), _) => within(server.req_packed_command(&command)).await?,
     };
     refused(reply)
+}
+
+/// A section of what a server says of itself.
+async fn info(
+    connection: &mut Connection,
+    server: &Server,
+    section: &str,
+) -> Result<String, Failure> {
+    let mut info = redis::cmd("INFO");
+    info.arg(section);
+    text(ask(connection, server, info).await?)
 }
 
 /// Each name is a command of its own: those of a cluster's node belong to several slots.

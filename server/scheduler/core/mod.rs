@@ -265,12 +265,8 @@ impl Core {
     }
 
     fn publish(&self) {
-        self.gauges.publish(
-            self.running.len() + self.paused.len(),
-            self.pool.used(),
-            self.pool.idle(),
-            self.pool.total(),
-        );
+        let running = self.running.len() + self.paused.len();
+        self.gauges.publish(running, &self.pool);
     }
 }
 
