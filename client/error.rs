@@ -168,9 +168,7 @@ impl From<proto::ItemError> for Error {
             message: m.message,
             retryable: m.retryable,
             // A negative delay is none.
-            retry_delay: m
-                .retry_delay
-                .and_then(|delay| Duration::try_from(delay).ok()),
+            retry_delay: m.retry_delay.and_then(crate::retry::time),
             field: Some(m.field).filter(|field| !field.is_empty()),
         })
     }

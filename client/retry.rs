@@ -69,6 +69,13 @@ pub(crate) fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// A time of the wire; `None` if it is negative, or is none. The wire's own conversion panics at the least of numbers.
+pub(crate) fn time(wire: prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(wire.nanos).ok();
+    let nanos = nanos.filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(wire.seconds).ok()?, nanos))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +113,14 @@ mod tests {
             Duration::ZERO
         );
         assert_eq!(retry().delay_with(2, Some(Duration::ZERO), 1.0), SECOND * 2);
+    }
+
+    #[test]
+    fn times_that_are_none_are_none() {
+        let of = |seconds, nanos| time(prost_types::Duration { seconds, nanos });
+        assert_eq!(of(1, 500_000_000), Some(Duration::from_millis(1500)));
+        for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, i32::MIN), (0, i32::MAX)] {
+            assert_eq!(of(seconds, nanos), None);
+        }
     }
 }

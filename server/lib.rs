@@ -5,6 +5,7 @@
 //! - [`config`]: what an operator can set.
 //! - [`api`]: gRPC and HTTP; the wire's types end there. [`access`]: who may call.
 //! - [`request`]: a request that is known to be good. [`identity`]: who it is for.
+//! - [`redact`]: secrets in code.
 //! - [`session`]: what is behind a stream of items.
 //! - [`explain`]: one item from its request to its last event.
 //! - [`prompt`]: from a snippet to a prompt. [`text`]: from a prompt to tokens, and from tokens back to text.
@@ -36,6 +37,7 @@ pub mod model;
 pub mod optimize;
 pub mod prompt;
 pub mod quantize;
+pub mod redact;
 pub mod request;
 pub mod retrieval;
 pub mod run;

@@ -39,6 +39,8 @@ pub struct ValidRequest {
     pub id: String,
     /// Not empty.
     pub code: String,
+    /// What the client should know of it.
+    pub notes: Vec<String>,
     /// As given; `None`: to be detected.
     pub language: Option<String>,
     /// How the prompt is made.
@@ -128,6 +130,7 @@ impl ValidRequest {
             replay: replay(wire.replay)?,
             id: wire.id,
             code: wire.code,
+            notes: Vec::new(),
         })
     }
 }
@@ -158,12 +161,21 @@ fn cache_mode(wire: i32) -> Result<CacheMode, Error> {
 }
 
 fn timeout(wire: prost_types::Duration) -> Result<Duration, Error> {
-    (Duration::try_from(wire).ok())
+    time(&wire)
         .filter(|time| !time.is_zero() && *time <= MAX_TIMEOUT)
         .ok_or_else(|| {
-            let problem = format!("is {wire}, expected more than 0 and at most 24 hours");
+            let prost_types::Duration { seconds, nanos } = wire;
+            let problem =
+                format!("is {seconds} s and {nanos} ns, expected more than 0 and at most 24 hours");
             Error::invalid("timeout", problem)
         })
+}
+
+/// A time of the wire; `None` if it is negative, or is none. The wire's own conversion panics at the least of numbers.
+pub fn time(wire: &prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(wire.nanos).ok();
+    let nanos = nanos.filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(wire.seconds).ok()?, nanos))
 }
 
 fn keep_at_deadline(wire: i32) -> Result<bool, Error> {
@@ -413,5 +425,7 @@ mod tests {
         refuses("timeout", |r| r.timeout = time(-1, 0));
         refuses("timeout", |r| r.timeout = time(86_400, 1));
         refuses("timeout", |r| r.timeout = time(i64::MAX, i32::MAX));
+        refuses("timeout", |r| r.timeout = time(i64::MIN, i32::MIN));
+        refuses("timeout", |r| r.timeout = time(1, -1));
     }
 }

@@ -272,6 +272,7 @@ async fn start_engines(
         model_digest: format!("{digest}/{context_length}/{kv_precision}"),
         snippets: Snippets::default(),
         normalize: config.cache_normalize,
+        redact_secrets: config.redact_secrets,
         retrieval: shared.retrieval.clone(),
         in_flight: InFlight::default(),
         single_flight: config.stream.single_flight,

@@ -129,7 +129,13 @@ async fn the_log_of_a_run_has_nothing_that_a_client_sent_and_no_secret() {
     ]));
     let book = files.write("book", &String::from_utf8(made.stdout).expect("UTF-8"));
     let token = std::fs::read_to_string(token).expect("a token");
-    let mut command = serve(&["--kv-cache-tokens", "4096", "--auth-file", &book]);
+    let mut command = serve(&[
+        "--kv-cache-tokens",
+        "4096",
+        "--auth-file",
+        &book,
+        "--redact-secrets",
+    ]);
     command.env("CODE_EXPLAINER_CACHE_SECRET", "MARKED-CACHE-SECRET");
     command.env(
         "CODE_EXPLAINER_REDIS_URL",

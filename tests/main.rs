@@ -51,6 +51,7 @@ mod quantized;
 mod quantized_kernels;
 mod queue;
 mod real_model;
+mod redaction;
 mod redis_access;
 mod redis_chaos;
 mod redis_cluster;

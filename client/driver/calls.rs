@@ -79,8 +79,8 @@ impl Driver {
                 }
             }
             Notice::GoAway(go_away) => {
-                let after = go_away.reconnect_after.unwrap_or_default();
-                let after = std::time::Duration::try_from(after).unwrap_or_default();
+                let after = go_away.reconnect_after.and_then(crate::retry::time);
+                let after = after.unwrap_or_default();
                 let at = Instant::now() + after.min(self.window.retry.max_server_delay);
                 if !after.is_zero() {
                     self.pause = self.pause.max(Some(at));

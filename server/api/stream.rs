@@ -16,7 +16,7 @@ use crate::identity::Identity;
 use crate::metrics::{Counted, Outcome};
 use crate::proto::explain_stream_request::Request as Wish;
 use crate::proto::{ExplainRequest, ExplainStreamRequest, Open, Order};
-use crate::request::ValidRequest;
+use crate::request::{self, ValidRequest};
 use crate::session::{Session, StreamLimits, Wishes};
 use crate::status::{Phase, State};
 use crate::telemetry::TraceParent;
@@ -260,7 +260,7 @@ impl Served {
 fn ticks(open: &Open) -> Option<Interval> {
     let wanted = open.progress_interval?;
     // One that is negative or too long to be told apart from never.
-    let every = Duration::try_from(wanted).ok()?.max(MIN_PROGRESS);
+    let every = request::time(&wanted)?.max(MIN_PROGRESS);
     let first = Instant::now().checked_add(every)?;
     let mut ticks = interval_at(first, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

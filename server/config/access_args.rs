@@ -54,6 +54,12 @@ pub(super) struct AccessArgs {
     #[arg(long, env = "CODE_EXPLAINER_RATE_TOKENS", value_name = "RATE")]
     rate_tokens: Option<Rate>,
 
+    /// Make secrets in snippets unreadable (cloud and service keys, tokens, private keys, passwords) before the model, the
+    /// cache or a trace sees them. An answer's receipt notes how many there were
+    #[arg(long, env = "CODE_EXPLAINER_REDACT_SECRETS")]
+    #[arg(num_args = 0..=1, default_value = "off", default_missing_value = "on")]
+    redact_secrets: Switch,
+
     /// Whether /metrics needs a key with the role admin, as a bearer token. The probes never do
     #[arg(long, env = "CODE_EXPLAINER_METRICS_AUTH", default_value = "off")]
     metrics_auth: Switch,
@@ -169,6 +175,11 @@ enum Switch {
 }
 
 impl AccessArgs {
+    /// Whether secrets in snippets are made unreadable.
+    pub(super) fn redacts(&self) -> bool {
+        self.redact_secrets == Switch::On
+    }
+
     /// What one value alone cannot tell.
     pub(super) fn validate(self, listen: SocketAddr) -> Result<AccessConfig, String> {
         let optional = self.tls_client_auth == ClientAuth::Optional;

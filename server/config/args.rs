@@ -254,6 +254,7 @@ impl ServeArgs {
                 model.threads
             ));
         }
+        let redact_secrets = access.redacts();
         let access = access.validate(addresses.listen)?;
         let (connections, message_bytes) = connections.validate(limits.max_code_bytes)?;
         let engine = model.engine()?;
@@ -301,6 +302,7 @@ impl ServeArgs {
             listen: addresses.listen,
             http_listen: addresses.http_listen,
             access,
+            redact_secrets,
             connections,
             message_bytes,
             model: model.model,

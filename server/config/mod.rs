@@ -92,6 +92,8 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Who may call, and how connections are encrypted.
     pub access: AccessConfig,
+    /// Secrets in snippets are made unreadable.
+    pub redact_secrets: bool,
     /// What connections may take.
     pub connections: ConnectionLimits,
     /// The largest message, in bytes.

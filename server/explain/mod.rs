@@ -1,6 +1,7 @@
 //! One item from its valid request to its last event: prompt, cache, engine, text. Knows nothing of the wire.
 //!
 //! - [`events`](ItemEvent): what is told of an item, and [`Outlet`]: the bounded way to who reads it.
+//! - `secrets`: what of the code nothing else may see.
 //! - `prepare`: from a request to a prompt, and to the key of its answer.
 //! - `log`: an answer as it grows. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
 //! - `hit`: an answer that is in memory, told without a prompt or a flight.
@@ -18,6 +19,7 @@ mod outlet;
 mod prepare;
 mod reader;
 mod record;
+mod secrets;
 mod turns;
 
 use std::sync::Arc;
@@ -72,6 +74,8 @@ pub struct Explainer {
     pub snippets: Snippets,
     /// What two snippets may differ in and have the same answer.
     pub normalize: Normalize,
+    /// Secrets in code are made unreadable.
+    pub redact_secrets: bool,
     /// Answers that are under way.
     pub in_flight: InFlight,
     /// Items that ask for the same answer at the same time share one generation.
@@ -176,6 +180,7 @@ impl Explainer {
     ) -> Result<(), Error> {
         (identity.rates.take_items(1))
             .inspect_err(|_| self.metrics.access.rate_limited("items"))?;
+        let request = self.without_secrets(request).await?;
         let salt = identity.salt(self.cache_secret.as_bytes());
         if let Some(answer) = self.at_hand(&request, &salt) {
             let reader = told_again(&answer);

@@ -194,7 +194,7 @@ fn prepare(
         tokens: prompt.tokens,
         text: prompt.text,
         language: parts.language,
-        notes: parts.notes,
+        notes: (request.notes.iter().cloned()).chain(parts.notes).collect(),
         made: (now(), now()),
     })
 }

@@ -10,6 +10,7 @@ const CONNECTIONS_REFUSED: &str = "code_explainer_connections_refused_total";
 const CALLS_REFUSED: &str = "code_explainer_calls_refused_total";
 const RATE_LIMITED: &str = "code_explainer_rate_limited_total";
 const RELOADS: &str = "code_explainer_file_reloads_total";
+const REDACTED: &str = "code_explainer_secrets_redacted_total";
 const CERTIFICATE_END: &str = "code_explainer_tls_certificate_not_after_seconds";
 
 const PROTOCOLS: [&str; 2] = ["grpc", "http"];
@@ -22,6 +23,7 @@ pub struct AccessMetrics {
     rate_limited: [Counter; 2],
     reloads: [[Counter; 2]; 2],
     certificate_end: Gauge,
+    redacted: Counter,
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -53,6 +55,7 @@ impl AccessMetrics {
                     .map(|result| counter(r, RELOADS, &[("file", file), ("result", result)]))
             }),
             certificate_end: gauge(r, CERTIFICATE_END, &[]),
+            redacted: counter(r, REDACTED, &[]),
         }
     }
 
@@ -81,6 +84,11 @@ impl AccessMetrics {
     /// Files have changed, and are in use or of no use.
     pub fn reloaded(&self, file: &str, good: bool) {
         self.reloads[place(&FILES, file)][usize::from(!good)].increment(1);
+    }
+
+    /// Secrets in a snippet were made unreadable.
+    pub fn redacted(&self, secrets: usize) {
+        self.redacted.increment(secrets as u64);
     }
 
     /// When the certificate in use ends, in seconds since 1970.
@@ -134,7 +142,8 @@ fn describe(recorder: &PrometheusRecorder) {
             "changed files of keys (auth) and certificates (tls), by result: ok (in use) or failed (of no use)",
         ),
     ];
-    for (name, text) in counters {
+    let redacted = (REDACTED, "secrets in snippets that were made unreadable");
+    for (name, text) in counters.into_iter().chain([redacted]) {
         recorder.describe_counter(KeyName::from(name), Some(Unit::Count), text.into());
     }
 }

@@ -256,7 +256,7 @@ def access():
     env, server = r.environment(), r.server()
     wanted = {"AUTH_FILE": "/etc/code-explainer/auth/identities", "TLS_CERT": "/etc/code-explainer/tls/tls.crt",
               "TLS_KEY": "/etc/code-explainer/tls/tls.key", "TLS_CLIENT_CA": "/etc/code-explainer/tls/ca.crt",
-              "TLS_CLIENT_AUTH": "optional", "RATE_ITEMS": "600/min", "RATE_TOKENS": "200000/min"}
+              "TLS_CLIENT_AUTH": "optional", "RATE_ITEMS": "600/min", "RATE_TOKENS": "200000/min", "REDACT_SECRETS": "on"}
     for name, value in wanted.items():
         r.check("%s is %s" % (name, value), env.get("CODE_EXPLAINER_" + name) == value)
     secrets = {v["name"]: v["secret"]["secretName"] for v in server["volumes"] if "secret" in v}

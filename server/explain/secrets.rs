@@ -1,0 +1,45 @@
+//! Secrets in code go before anything looks at it: what follows (cache, retrieval, prompt, trace) has never had them.
+
+use crate::error::Error;
+use crate::explain::Explainer;
+use crate::redact::redact;
+use crate::request::ValidRequest;
+
+/// Shorter code is read where it is: that takes less than to hand it to another thread and back.
+const SHORT_BYTES: usize = 4096;
+
+impl Explainer {
+    /// The request without the secrets of its code, where they are to be taken out.
+    pub(super) async fn without_secrets(
+        &self,
+        mut request: ValidRequest,
+    ) -> Result<ValidRequest, Error> {
+        if !self.redact_secrets {
+            return Ok(request);
+        }
+        let code = std::mem::take(&mut request.code);
+        let (code, redacted) = if code.len() <= SHORT_BYTES {
+            let redacted = redact(&code);
+            (code, redacted)
+        } else {
+            let turn = self.preparing.clone().acquire_owned().await;
+            let turn = turn.map_err(|_| Error::ShuttingDown)?;
+            let scanned = self.machine.compute(move || {
+                // Held to the end of the work, also when the item has been cancelled meanwhile.
+                let _turn = turn;
+                let redacted = redact(&code);
+                (code, redacted)
+            });
+            scanned.await.map_err(|panic| {
+                tracing::error!(%panic, "code could not be searched for secrets");
+                Error::Internal
+            })?
+        };
+        if let Some(redacted) = &redacted {
+            self.metrics.access.redacted(redacted.count());
+            request.notes.push(redacted.note());
+        }
+        request.code = redacted.map_or(code, |redacted| redacted.text);
+        Ok(request)
+    }
+}
