@@ -17,9 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn protos() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["explain", "embed", "corpus", "model", "admin"]
+    let ours = ["explain", "embed", "corpus", "model", "admin"]
         .map(|n| format!("codeexplainer/v1/{n}.proto"));
-    let set = protox::compile(&files, ["proto"])?;
+    let open = "inference/grpc_service.proto".to_owned();
+    let set = protox::compile(ours.into_iter().chain([open]), ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // gRPC reflection answers from this.
     std::fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;

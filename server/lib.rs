@@ -53,6 +53,11 @@ pub mod weights;
 pub mod proto {
     tonic::include_proto!("codeexplainer.v1");
 
+    /// The Open Inference Protocol's.
+    pub mod inference {
+        tonic::include_proto!("inference");
+    }
+
     /// The descriptors of all protos, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }

@@ -35,6 +35,7 @@ mod health_and_reflection;
 mod kv_precision;
 mod language_detection;
 mod metrics_and_report;
+mod open_inference;
 mod opened_streams;
 mod other_languages;
 mod out_of_memory;

@@ -37,3 +37,12 @@ async fn node_gets_its_answers_on_one_stream() {
         .arg(root().join("proto"));
     run(command).await;
 }
+
+#[tokio::test]
+async fn the_public_triton_client_streams_eight_answers_unchanged() {
+    let server = TestServer::real().await;
+    let mut command = Command::new(python());
+    command.arg(root().join("tests/clients/python/triton.py"));
+    command.arg(server.grpc.to_string());
+    run(command).await;
+}

@@ -122,20 +122,13 @@ fn queued(position: usize) -> proto::Queued {
 fn done(done: Done, shared: &Shared) -> proto::Done {
     // There is a model, or nothing would be done.
     let model = shared.status.loaded().map(|e| &e.model);
-    let finish_reason = match done.reason {
-        Ending::Complete(FinishReason::Eos) => proto::FinishReason::Eos,
-        Ending::Complete(FinishReason::Stop) => proto::FinishReason::Stop,
-        Ending::Complete(FinishReason::Length) => proto::FinishReason::Length,
-        Ending::Complete(FinishReason::Context) => proto::FinishReason::Context,
-        Ending::Deadline => proto::FinishReason::Deadline,
-    };
     let cache = match done.level {
         None => proto::CacheLevel::Unspecified,
         Some(Level::Memory) => proto::CacheLevel::Memory,
         Some(Level::Redis) => proto::CacheLevel::Redis,
     };
     proto::Done {
-        finish_reason: finish_reason.into(),
+        finish_reason: finish_reason(done.reason).into(),
         usage: Some(proto::Usage {
             prompt_tokens: done.prompt_tokens as u32,
             cached_tokens: done.cached_tokens as u32,
@@ -160,6 +153,16 @@ fn done(done: Done, shared: &Shared) -> proto::Done {
             joined: done.joined,
         }),
         full_text: done.full_text.unwrap_or_default(),
+    }
+}
+
+pub(super) fn finish_reason(reason: Ending) -> proto::FinishReason {
+    match reason {
+        Ending::Complete(FinishReason::Eos) => proto::FinishReason::Eos,
+        Ending::Complete(FinishReason::Stop) => proto::FinishReason::Stop,
+        Ending::Complete(FinishReason::Length) => proto::FinishReason::Length,
+        Ending::Complete(FinishReason::Context) => proto::FinishReason::Context,
+        Ending::Deadline => proto::FinishReason::Deadline,
     }
 }
 

@@ -6,6 +6,7 @@
 //! - `convert`: events to wire types.
 //! - `model`, `admin`: what is served, and how it fares; `admin_cache`, `admin_clear`, `admin_warm`: the caches.
 //! - `corpus`: the operator's documents.
+//! - [`inference`]: the same explanations by the Open Inference Protocol.
 //! - [`http`]: metrics and probes.
 
 mod admin;
@@ -19,6 +20,7 @@ mod door;
 mod embed;
 mod explain;
 pub mod http;
+pub mod inference;
 mod model;
 mod stream;
 
@@ -52,6 +54,7 @@ use crate::metrics::Metrics;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::explain_service_server::ExplainServiceServer;
+use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::proto::model_service_server::ModelServiceServer;
 use crate::request::RequestLimits;
 use crate::retrieval::Retrieval;
@@ -60,11 +63,12 @@ use crate::status::{ServerStatus, State};
 use connections::{Connections, Peer, Protocol};
 
 /// Services whose health is told, and the server as a whole.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
     "codeexplainer.v1.ExplainService",
     "codeexplainer.v1.ModelService",
     "codeexplainer.v1.AdminService",
+    "inference.GRPCInferenceService",
 ];
 
 /// What the services share.
@@ -176,6 +180,10 @@ pub async fn serve_grpc<C: Connection>(
         )
         .add_service(
             AdminServiceServer::new(admin::AdminApi::new(shared.clone()))
+                .max_decoding_message_size(bytes),
+        )
+        .add_service(
+            GrpcInferenceServiceServer::new(inference::InferenceApi::new(shared.clone()))
                 .max_decoding_message_size(bytes),
         )
         .add_service(health)
