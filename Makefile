@@ -70,7 +70,7 @@ bench-quality: setup-run ## what each precision costs in quality, beside llama.c
 bench-embed: setup-run ## embeddings a second, cache hits, recall of the index; beside transformers where `make reference` ran
 	cargo bench --locked --bench embed
 
-fuzz: setup-run ## fuzz the readers of model files; SECONDS=60
+fuzz: setup-run ## fuzz the readers of model files, and both protocols; SECONDS=60
 	@scripts/fuzz.sh $(SECONDS)
 
 soak: setup-run ## bad and good clients for ten minutes, memory flat from the second minute on; SOAK_SECONDS=600

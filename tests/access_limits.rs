@@ -1,16 +1,12 @@
-//! Limits of what a tenant may ask for, and of what connections may take.
+//! Limits of what a tenant may ask for.
 
-use std::time::{Duration, Instant};
-
+use code_explainer_client::proto::EmbedRequest;
 use code_explainer_client::proto::explain_stream_response::Event;
-use code_explainer_client::{Client, Item};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tonic::{Code, Request};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::common::server::TestServer;
-use crate::common::stream::{TestStream, finish, is_last, item};
+use crate::common::stream::{TestStream, is_last, item};
 
 #[tokio::test]
 async fn more_items_than_the_rate_are_refused_with_the_time_to_wait() {
@@ -78,100 +74,17 @@ async fn tokens_are_counted_by_what_an_item_may_need_and_cached_answers_take_non
 }
 
 #[tokio::test]
-async fn a_connection_too_many_is_closed_and_the_others_go_on() {
-    let (server, _) = TestServer::fake(&["--connections", "2"]).await;
-    let (a, b) = (server.channel().await, server.channel().await);
-    let mut third = TcpStream::connect(server.grpc).await.expect("it listens");
-    let read = third.read(&mut [0; 1]).await;
-    assert!(matches!(read, Ok(0) | Err(_)), "closed: {read:?}");
-    let counted = "code_explainer_connections_refused_total{protocol=\"grpc\",reason=\"limit\"}";
-    assert_eq!(server.metric(counted).await, Some(1.0));
-    let mut client =
-        code_explainer_client::proto::explain_service_client::ExplainServiceClient::new(b);
-    client.explain(item("", "x = 1")).await.expect("goes on");
-    drop((a, client));
-    server
-        .until_metric("code_explainer_connections_open{protocol=\"grpc\"}", 0.0)
-        .await;
-    server.channel().await;
-}
-
-#[tokio::test]
-async fn an_idle_connection_is_closed_and_one_with_a_call_is_not() {
-    let (server, control) = TestServer::fake(&["--connection-idle", "300ms"]).await;
-    control.hold();
-    let mut busy = TestStream::open(&server).await;
-    busy.explain(item("a", "x = 1")).await;
-    let _idle = server.channel().await;
-    let open = "code_explainer_connections_open{protocol=\"grpc\"}";
-    server.until_metric(open, 2.0).await;
-    server.until_metric(open, 1.0).await;
-    control.release();
-    assert!(matches!(busy.wait_for("a", is_last).await, Event::Done(_)));
-}
-
-#[tokio::test]
-async fn an_old_connection_lets_its_calls_end_and_the_client_makes_a_new_one() {
-    let (server, control) = TestServer::fake(&["--connection-max-age", "300ms"]).await;
-    let client = Client::connect(&server.uri()).expect("an address");
-    control.hold();
-    let before = client.explain(Item::new("x = 1")).await.expect("a call");
-    let started = Instant::now();
-    let (mut answered, mut lost) = (0, 0);
-    while started.elapsed() < Duration::from_millis(1500) {
-        // Calls go on all the while, on whichever connection; one that crosses the goodbye has to be made again.
-        match client.model().await {
-            Ok(_) => answered += 1,
-            Err(error) => {
-                assert!(error.is_connection() && error.is_retryable(), "{error}");
-                lost += 1;
-            }
-        }
+async fn texts_to_embed_count_as_items_whole_or_not_at_all() {
+    let (server, _) = TestServer::fake(&["--rate-items", "3/h"]).await;
+    let texts = vec!["x".to_owned(); 4];
+    let status = server.client().await.embed(EmbedRequest { texts }).await;
+    let status = status.expect_err("more than there ever are");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.get_details_retry_info().is_none(), "{status}");
+    // Nothing was taken of the three.
+    let mut stream = TestStream::open(&server).await;
+    for id in ["a", "b", "c"] {
+        stream.explain(item(id, "x = 1")).await;
+        assert!(matches!(stream.wait_for(id, is_last).await, Event::Done(_)));
     }
-    assert!(
-        lost < 10 && answered > 10 * lost,
-        "{answered} answered, {lost} lost"
-    );
-    let open = server.metric("code_explainer_connections_open{protocol=\"grpc\"}");
-    assert!(
-        open.await >= Some(2.0),
-        "the first one, for its call, and another"
-    );
-    control.release();
-    finish(before).await;
-}
-
-#[tokio::test]
-async fn large_headers_and_messages_are_refused() {
-    let flags = ["--header-bytes", "2048", "--message-bytes", "4096"];
-    let (server, _) = TestServer::fake(&flags).await;
-    let mut client = server.client().await;
-    let mut request = Request::new(item("", "x = 1"));
-    let large = "h".repeat(4000).parse().expect("a value");
-    request.metadata_mut().insert("x-large", large);
-    let mut events = client
-        .explain(request)
-        .await
-        .expect("a stream")
-        .into_inner();
-    let status = events.message().await.expect_err("headers of 4 kB");
-    assert!(status.message().contains("431"), "{status}");
-    let status = client
-        .explain(item("", &"x".repeat(5000)))
-        .await
-        .expect_err("a message of 5 kB");
-    assert_eq!(status.code(), Code::OutOfRange);
-    client.explain(item("", "x = 1")).await.expect("goes on");
-}
-
-#[tokio::test]
-async fn who_sends_a_request_line_and_no_more_is_cut_off() {
-    let (server, _) = TestServer::fake(&["--handshake-timeout", "300ms"]).await;
-    let mut slow = TcpStream::connect(server.http).await.expect("it listens");
-    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost:")
-        .await
-        .expect("sent");
-    let mut rest = Vec::new();
-    slow.read_to_end(&mut rest).await.expect("closed");
-    assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
 }

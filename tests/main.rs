@@ -2,6 +2,7 @@
 
 mod common;
 
+mod access_connections;
 mod access_keys;
 mod access_limits;
 mod access_program;
@@ -29,6 +30,7 @@ mod engine_pool;
 mod engine_restart;
 mod every_format;
 mod fuzz_cache_value;
+mod fuzz_protocol;
 mod fuzz_records;
 mod fuzz_weights;
 mod health_and_reflection;

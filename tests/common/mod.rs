@@ -16,3 +16,4 @@ pub(crate) mod server;
 pub(crate) mod smollm;
 pub(crate) mod stream;
 pub(crate) mod tls;
+pub(crate) mod wire;
