@@ -290,10 +290,11 @@ impl State {
             // Somebody may have to give way, unless there is room elsewhere.
             None => others().all(|(_, e)| e.load.is_none()),
         };
-        if !mine {
+        // What is paused here nobody else can go on with, so it does not wait for the others.
+        if !mine && (load.is_none() || paused.is_empty()) {
             return false;
         }
-        let candidates = self.room.tenants().chain(&paused);
+        let candidates = self.room.tenants().filter(|_| mine).chain(&paused);
         let first = candidates.min_by(|a, b| {
             let served = |tenant: &Tenant| self.ledger.served(tenant);
             let by_served = served(a).total_cmp(&served(b));
@@ -303,7 +304,7 @@ impl State {
         let Some(tenant) = first.cloned() else {
             return false;
         };
-        let taken = self.take_from(&tenant, engine, core, now);
+        let taken = self.take_from(&tenant, engine, core, now, mine);
         if !taken {
             // What it has no room for, another may have.
             self.engines[engine].load = None;
@@ -311,9 +312,17 @@ impl State {
         taken
     }
 
-    fn take_from(&mut self, tenant: &Tenant, engine: usize, core: &mut Core, now: Instant) -> bool {
+    /// The engine goes on with one of the tenant's that are paused there or, if it `may`, takes one that waits.
+    fn take_from(
+        &mut self,
+        tenant: &Tenant,
+        engine: usize,
+        core: &mut Core,
+        now: Instant,
+        may: bool,
+    ) -> bool {
         let paused = core.first_paused(tenant);
-        let waiting = self.room.first_rank(tenant);
+        let waiting = self.room.first_rank(tenant).filter(|_| may);
         if let Some(rank) = paused.filter(|p| waiting.is_none_or(|w| *p < w)) {
             return core.resume(rank);
         }

@@ -1,6 +1,7 @@
 //! What holds for the scheduler whatever comes in which order, tried with random schedules and without threads.
 
 mod fairness;
+mod several;
 
 use std::collections::HashMap;
 use std::sync::Arc;
