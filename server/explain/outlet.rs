@@ -112,11 +112,11 @@ impl Outlet {
         if let Some(room) = self.try_room() {
             return Ok(room);
         }
-        if let Some(turn) = &self.turn {
-            turn.come().await;
-        }
         let mut links = self.line.link.subscribe();
         loop {
+            if let Some(turn) = &self.turn {
+                turn.come().await;
+            }
             let Link { generation, state } = links.borrow_and_update().clone();
             let events = match state {
                 State::Closed => return Err(Error::Cancelled(CancelReason::ClientGone)),
@@ -134,6 +134,8 @@ impl Outlet {
                 biased;
                 _ = links.changed() => {}
                 permit = timeout(self.line.patience, events.reserve_owned()) => match permit {
+                    // On a new connection, those that were before it may have more to say.
+                    Ok(Ok(_)) if self.turn.as_ref().is_some_and(|turn| !turn.has_come()) => {}
                     Ok(Ok(permit)) => return Ok(Room { permit, waited: true, generation }),
                     // Its receiver is gone; the next turn of the loop sees that.
                     Ok(Err(_)) => {}
@@ -268,6 +270,15 @@ impl Outlet {
         Self {
             line: self.line.clone(),
             turn: self.line.turns.get().map(|turns| Arc::new(turns.next())),
+        }
+    }
+
+    /// The way of an item that has had its turn, and has to say again what was lost: before all that are there.
+    pub fn lane_before_all(&self) -> Self {
+        let turns = self.line.turns.get();
+        Self {
+            line: self.line.clone(),
+            turn: turns.map(|turns| Arc::new(turns.before_all())),
         }
     }
 

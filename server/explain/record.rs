@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::error::Error;
 use crate::explain::reader::Reader;
 use crate::explain::{Accepted, EventKind, ItemEvent, Outlet};
 
@@ -114,11 +115,23 @@ impl Record {
     /// Sends the rest of an item that has ended, as long as the connection is this one.
     pub async fn send_rest(self: Arc<Self>, id: Arc<str>, out: Outlet, generation: u64) {
         let (events, id) = (self.rest(), &id);
-        for kind in events {
-            let Ok(room) = out.room().await else { return };
+        for mut kind in events {
+            let room = match out.room().await {
+                Ok(room) => room,
+                // Shed like one that has not ended yet, so that its client does not wait for it.
+                Err(error @ Error::SlowReader { .. }) => {
+                    kind = EventKind::Failed(error);
+                    let Some(room) = out.last_room().await else {
+                        return;
+                    };
+                    room
+                }
+                Err(_) => return,
+            };
             if room.generation != generation {
                 return;
             }
+            let shed = matches!(kind, EventKind::Failed(Error::SlowReader { .. }));
             if let EventKind::Delta { .. } = &kind {
                 self.resent();
             }
@@ -126,6 +139,9 @@ impl Record {
                 id: id.clone(),
                 kind,
             });
+            if shed {
+                return;
+            }
         }
     }
 

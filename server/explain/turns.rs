@@ -5,17 +5,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// Gives out numbers; the smallest that is left may speak. Bounded by the items of a stream.
+/// Gives out numbers, upwards and downwards; the smallest that is left may speak. Bounded by the items of a stream.
 #[derive(Debug)]
 pub(super) struct Turns {
-    waiting: Mutex<(u64, BTreeSet<u64>)>,
-    speaks: watch::Sender<u64>,
+    waiting: Mutex<Waiting>,
+    speaks: watch::Sender<i64>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The largest number that was given out, and the smallest.
+    last: i64,
+    first: i64,
+    numbers: BTreeSet<i64>,
 }
 
 /// A number. Dropping it lets the next one speak.
 #[derive(Debug)]
 pub(super) struct Turn {
-    number: u64,
+    number: i64,
     turns: Arc<Turns>,
 }
 
@@ -32,18 +40,32 @@ impl Turns {
     /// The next number.
     pub(super) fn next(self: &Arc<Self>) -> Turn {
         let mut waiting = self.lock();
-        let number = waiting.0;
-        waiting.0 += 1;
-        waiting.1.insert(number);
-        self.tell(&waiting);
+        waiting.last += 1;
+        let number = waiting.last;
+        self.give(&mut waiting, number)
+    }
+
+    /// A number before all others: for an item that had its turn, and has more to say.
+    pub(super) fn before_all(self: &Arc<Self>) -> Turn {
+        let mut waiting = self.lock();
+        waiting.first -= 1;
+        let number = waiting.first;
+        self.give(&mut waiting, number)
+    }
+
+    fn give(self: &Arc<Self>, waiting: &mut Waiting, number: i64) -> Turn {
+        waiting.numbers.insert(number);
+        self.tell(waiting);
         Turn {
             number,
             turns: self.clone(),
         }
     }
 
-    fn tell(&self, (next, waiting): &(u64, BTreeSet<u64>)) {
-        let first = waiting.first().copied().unwrap_or(*next);
+    fn tell(&self, waiting: &Waiting) {
+        let Some(&first) = waiting.numbers.first() else {
+            return;
+        };
         self.speaks.send_if_modified(|speaks| {
             let changed = *speaks != first;
             *speaks = first;
@@ -51,7 +73,7 @@ impl Turns {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeSet<u64>)> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Each operation leaves it whole.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,7 +95,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut waiting = self.turns.lock();
-        waiting.1.remove(&self.number);
+        waiting.numbers.remove(&self.number);
         self.turns.tell(&waiting);
     }
 }

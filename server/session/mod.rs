@@ -183,14 +183,18 @@ impl Session {
             id: "".into(),
             kind,
         };
+        // In their order, and before what comes after them. The last comes first to be before all.
+        let mut rest: Vec<_> = (rest.into_iter().rev())
+            .map(|(id, record)| (id, record, self.out.lane_before_all()))
+            .collect();
+        rest.reverse();
         self.tasks.reopen();
         // It has just been opened.
         items.retiring = false;
         // Under the lock, so that no item ends on the old connection from here on: see `leave`.
         let generation = self.out.attach(events, opened)?;
         drop(items);
-        for (id, record) in rest {
-            let out = self.out.clone();
+        for (id, record, out) in rest {
             self.tasks.spawn(record.send_rest(id, out, generation));
         }
         Some(generation)
