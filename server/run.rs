@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::{Connection, Shared, connections, http::serve_http, serve_grpc};
 use crate::config::Config;
@@ -152,7 +152,7 @@ pub async fn run_on<C: Connection>(
     if let Some(engines) = engines {
         drain(&status, &engines.scheduler, config.drain_timeout).await;
         status.closing.cancel();
-        engines.stop.cancel();
+        drop(engines.stop);
         if let Ok(Ok(threads)) = engines.supervised.await {
             end_of_threads(threads, &machine).await;
         }
@@ -200,7 +200,8 @@ struct Engines {
     scheduler: Scheduler,
     /// Looks after their threads, and gives those that are left when it is stopped.
     supervised: JoinHandle<Result<Vec<std::thread::JoinHandle<()>>, GaveUp>>,
-    stop: CancellationToken,
+    /// Whoever lets go of the engines lets go of who looks after them.
+    stop: DropGuard,
 }
 
 /// The supervisor should outlive the serving.
@@ -291,7 +292,7 @@ async fn start_engines(
     Ok(Engines {
         scheduler,
         supervised,
-        stop,
+        stop: stop.drop_guard(),
     })
 }
 

@@ -139,6 +139,18 @@ pub struct Starting {
     shared: thread::Shared,
     options: SupervisorOptions,
     engines: Vec<(Arc<Loader>, Started)>,
+    unwanted: Unwanted,
+}
+
+/// Ends engines that nobody waits for any more: one of them cannot be loaded, or the server ends before it has begun.
+struct Unwanted(Option<Arc<Queue>>);
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.0 {
+            queue.stop();
+        }
+    }
 }
 
 impl Scheduler {
@@ -174,6 +186,7 @@ impl Scheduler {
         });
         let starting = Starting {
             engines: engines.collect(),
+            unwanted: Unwanted(Some(shared.queue.clone())),
             shared,
             options: options.supervisor,
         };
@@ -255,6 +268,7 @@ impl Starting {
                     .map_err(|_| EngineError::Broken("its thread ended while it was loading"))??,
             );
         }
+        self.unwanted.0 = None;
         let now = tokio::time::Instant::now().into_std();
         let supervisor = Supervisor::new(self.shared, self.options, self.engines, restarts, now);
         Ok((infos, supervisor))
