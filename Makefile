@@ -6,6 +6,9 @@ PYTHON ?= python3
 SECONDS ?= 60
 # How long `make soak` lasts.
 SOAK_SECONDS ?= 600
+# How many worlds `make simulate` lives through, and which one `make sim` shows.
+SEEDS ?= 100000
+SEED ?= 0
 # The name that `make image` gives.
 IMAGE ?= code-explainer:dev
 
@@ -16,7 +19,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-embed bench-engine bench-fairness bench-peers bench-quality fuzz soak image reference check-cuda clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-embed bench-engine bench-fairness bench-peers bench-quality fuzz soak sim simulate image reference check-cuda clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +78,12 @@ fuzz: setup-run ## fuzz the readers of model files, and both protocols; SECONDS=
 
 soak: setup-run ## bad and good clients for ten minutes, memory flat from the second minute on; SOAK_SECONDS=600
 	@scripts/soak.sh $(SOAK_SECONDS)
+
+sim: setup-run ## one world of the simulation, with its history; SEED=0
+	SIM_SEED=$(SEED) cargo test --release --locked --test simulation
+
+simulate: setup-run ## the whole server in simulated time, in many worlds; SEEDS=100000
+	SIM_SEEDS=$(SEEDS) cargo test --release --locked --test simulation
 
 image: ## build the container image with docker, podman or buildah; IMAGE=name:tag
 	@scripts/image.sh $(IMAGE)
