@@ -80,6 +80,11 @@ impl Cancel {
         self.token.cancel();
     }
 
+    /// Whether it is given up.
+    pub fn is_cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
     /// Waits until it is given up. Safe to drop.
     pub async fn cancelled(&self) -> CancelReason {
         self.token.cancelled().await;

@@ -74,7 +74,9 @@ impl Record {
         }
     }
 
+    /// Its last event is all that is left to send: it is nobody's to hand back any more.
     pub(super) fn ended(&self, reader: Option<Reader>, kind: &EventKind) {
+        self.started();
         if self.keeps {
             self.lock().last = Some(Last {
                 reader,

@@ -300,7 +300,7 @@ impl Session {
         };
         // From here on nothing is waited for, so that what is handed back is not begun meanwhile.
         let mut not_started: Vec<(Arc<str>, Entry)> = (self.lock().in_flight.iter())
-            .filter(|(_, entry)| !entry.record.is_started())
+            .filter(|(_, entry)| !entry.record.is_started() && !entry.cancel.is_cancelled())
             .map(|(id, entry)| (id.clone(), entry.clone()))
             .collect();
         not_started.sort_by(|(a, _), (b, _)| a.cmp(b));
