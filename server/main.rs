@@ -11,7 +11,7 @@ use code_explainer::config::{Command, Config, ExportConfig, LogFormat, QuantizeC
 use code_explainer::model::{Model, export};
 use code_explainer::quantize::{QuantizeError, quantize};
 use code_explainer::run::RunError;
-use code_explainer::{Listeners, run, telemetry};
+use code_explainer::{Listeners, memory, run, telemetry};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use signals::Signals;
@@ -25,6 +25,7 @@ const NO_ADDRESS: u8 = 69;
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    memory::keep_few_pools();
     let command = match Command::from_args(std::env::args_os()) {
         Ok(command) => command,
         Err(error) => {

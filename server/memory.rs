@@ -1,6 +1,21 @@
-//! How much memory the process has and may have.
+//! How much memory the process has and may have, and how thriftily its allocator keeps it.
 
 use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
+
+/// Has glibc's allocator keep one pool of memory for each core, and at least two, in place of eight. To be called before
+/// there are threads.
+///
+/// Each pool keeps what its threads have freed. With the default, the process of the chaos test (220 clients at once, again
+/// and again, on two cores) had 277 MiB after the first round and 318 after the 15th; with two pools 214 and 233.
+pub fn keep_few_pools() {
+    #[cfg(target_env = "gnu")]
+    {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let pools = i32::try_from(cores.max(2)).unwrap_or(i32::MAX);
+        // SAFETY: it takes any two numbers. That it cannot do it is no harm.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, pools) };
+    }
+}
 
 /// Resident memory of this process, in bytes; 0 where the system does not tell.
 pub fn resident_bytes() -> u64 {
