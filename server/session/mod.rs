@@ -261,15 +261,15 @@ impl Session {
     /// `cost`: the bytes of its code, if it was an item.
     pub async fn refuse(self: &Arc<Self>, id: &str, cost: Option<usize>, error: Error) {
         let id: Arc<str> = id[..id.floor_char_boundary(MAX_ID_BYTES)].into();
-        if let Some(code_bytes) = cost {
+        if cost.is_some() {
             let mut items = self.lock();
             items.counts.received += 1;
             items.counts.failed += 1;
-            items.account.refused(code_bytes);
         }
         let out = self.out.lane();
         let kind = EventKind::Failed(error);
         if let Some(room) = out.try_room() {
+            self.give_back(cost);
             room.send(ItemEvent { id, kind });
             return self.grant().await;
         }
@@ -280,12 +280,21 @@ impl Session {
         };
         let session = self.clone();
         self.tasks.spawn(async move {
-            if let Some(room) = out.last_room().await {
+            let room = out.last_room().await;
+            session.give_back(cost);
+            if let Some(room) = room {
                 room.send(ItemEvent { id, kind });
             }
             drop((out, place));
             session.grant().await;
         });
+    }
+
+    /// What an item has cost that was not taken in, with its last event and not before.
+    fn give_back(&self, cost: Option<usize>) {
+        if let Some(code_bytes) = cost {
+            self.lock().account.refused(code_bytes);
+        }
     }
 
     /// Takes no more items, says so, and hands those back that no engine has begun. For a client that knows what that
