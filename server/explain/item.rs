@@ -230,7 +230,8 @@ fn done(
             joined: reader.joined || log.elsewhere,
             seed: request.sampling.seed,
             strategy: request.strategy.as_str(),
-            notes: about.notes.clone(),
+            // Those of the request are its own, and not of others who are given the same answer.
+            notes: request.notes.iter().chain(&about.notes).cloned().collect(),
             sources: about.sources.clone(),
             full_text: request
                 .include_full_text

@@ -194,7 +194,7 @@ fn prepare(
         tokens: prompt.tokens,
         text: prompt.text,
         language: parts.language,
-        notes: (request.notes.iter().cloned()).chain(parts.notes).collect(),
+        notes: parts.notes,
         made: (now(), now()),
     })
 }
