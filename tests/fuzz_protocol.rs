@@ -131,7 +131,9 @@ fn fuzz_messages_are_read_or_refused() {
 }
 
 async fn server() -> TestServer {
-    TestServer::fake(&["--max-new-tokens", "8", "--default-max-new-tokens", "4"])
+    // Streams that nobody comes back to are not waited for long.
+    let flags = "--max-new-tokens 8 --default-max-new-tokens 4 --resume-ttl 1s";
+    TestServer::fake(&flags.split(' ').collect::<Vec<_>>())
         .await
         .0
 }

@@ -157,6 +157,8 @@ fn secrets() -> Vec<(String, String, &'static str)> {
 
 /// What looks a little like a secret and is none.
 const ORDINARY: &[&str] = &[
+    "password = '[REDACTED:password]'",
+    "url = 'https://bot:[REDACTED:password]@example.org'",
     "password = input('Enter your password: ')",
     "password: str = None\ntoken = get_token()",
     "if token == expected_token: return True",
@@ -217,10 +219,16 @@ fn this_projects_own_sources_have_no_secrets() {
                 continue;
             };
             read += 1;
-            // The rules themselves, and tests with passwords in URLs, are about secrets.
-            let about = ["redact", "key.rs", "cli.rs", "remote/link.rs"]
-                .iter()
-                .any(|part| path.to_string_lossy().contains(part));
+            // The rules themselves, and tests with passwords in URLs or with secrets of their own, are about secrets.
+            let about = [
+                "redact",
+                "key.rs",
+                "cli.rs",
+                "remote/link.rs",
+                "cache/selection.rs",
+            ]
+            .iter()
+            .any(|part| path.to_string_lossy().contains(part));
             assert!(
                 about || redact(&text).is_none(),
                 "{}: {:?}",

@@ -37,6 +37,8 @@ pub(super) fn is_secret(value: &str) -> bool {
         "./",
         "--",
         "#/",
+        // Taken out before.
+        "[redacted:",
         "http://",
         "https://",
     ];

@@ -266,6 +266,7 @@ impl Session {
             items.counts.received += 1;
             items.counts.failed += 1;
         }
+        let generation = self.out.generation();
         let out = self.out.lane();
         let kind = EventKind::Failed(error);
         if let Some(room) = out.try_room() {
@@ -276,13 +277,14 @@ impl Session {
         let place = tokio::select! {
             place = self.refusals.clone().acquire_owned() => place,
             // Who comes back finds no such item, and sends it again.
-            () = self.out.lost(self.out.generation()) => return,
+            () = self.out.lost(generation) => return,
         };
         let session = self.clone();
         self.tasks.spawn(async move {
             let room = out.last_room().await;
-            session.give_back(cost);
-            if let Some(room) = room {
+            // On a later connection the client has been told all of its credit, and has sent the item again.
+            if let Some(room) = room.filter(|room| room.generation == generation) {
+                session.give_back(cost);
                 room.send(ItemEvent { id, kind });
             }
             drop((out, place));

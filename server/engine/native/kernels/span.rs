@@ -125,7 +125,8 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
                         keys: data.cast::<E>().add(lane),
                         scales,
                         column,
-                        ahead: ahead(token + lane - slot - start).unwrap_or(data),
+                        // Lanes before the first token are of no use there either.
+                        ahead: ahead((token + lane - slot).saturating_sub(start)).unwrap_or(data),
                     });
                     if E::SCALED {
                         let scales = data.add(layout.value_scales).cast::<f32>().add(lane);
