@@ -67,8 +67,16 @@ async fn an_answer_is_the_same_however_it_is_computed() {
     drop(plain);
 
     // Room for what the twelve have in common and half of what they have not.
-    let tight = start(&["--kv-cache-tokens", "512"]).await;
-    let two = start(&["--device", "cpu:2", "--kv-cache-tokens", "2048"]).await;
+    let always = ["--speculation", "always"];
+    let tight = start(&[&always[..], &["--kv-cache-tokens", "512"]].concat()).await;
+    let two = start(
+        &[
+            &always[..],
+            &["--device", "cpu:2", "--kv-cache-tokens", "2048"],
+        ]
+        .concat(),
+    )
+    .await;
     for (server, name) in [(&tight, "one engine, little memory"), (&two, "two engines")] {
         let answers = answers(server).await;
         for (id, outcome) in &expected {

@@ -67,7 +67,7 @@ impl Server {
                 tokens: 512,
             },
             target_itl: None,
-            speculation,
+            speculation: speculation.into(),
             prefix_cache: true,
         };
         let (scheduler, starting) = Scheduler::start(

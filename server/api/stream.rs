@@ -139,7 +139,11 @@ impl Served {
             expected: open.expected_items,
         };
         let unknown = has.into_iter().map(|(id, _)| id).collect();
-        self.session.open(wishes, sessions, unknown).await;
+        // What is resumable waits for its client to come back, and the stream has to end before it can.
+        tokio::select! {
+            () = self.session.open(wishes, sessions, unknown) => {}
+            () = self.session.out.lost(self.generation) => {}
+        }
     }
 
     async fn serve(
@@ -165,7 +169,13 @@ impl Served {
                         () = session.retire(go_away(reason)) => {}
                     }
                 }
-                message = inbound.message(), if self.reading => self.hear(message).await,
+                message = inbound.message(), if self.reading => {
+                    let generation = self.generation;
+                    tokio::select! {
+                        () = session.out.lost(generation) => return,
+                        () = self.hear(message) => {}
+                    }
+                }
                 () = session.tasks.wait(), if !self.reading => return session.out.close(),
             }
         }

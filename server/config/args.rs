@@ -23,7 +23,7 @@ use crate::cache::{Cache, CacheConfig};
 use crate::engine::{CpuShare, DeviceSpec, EngineOptions};
 use crate::optimize::Wishes;
 use crate::request::RequestLimits;
-use crate::scheduler::{EngineRules, SchedulerOptions};
+use crate::scheduler::{Drafting, EngineRules, SchedulerOptions};
 
 /// Explains code with a language model, over gRPC.
 #[derive(Debug, Parser)]
@@ -323,7 +323,11 @@ impl ServeArgs {
                 engine: EngineRules {
                     step: fixed.step,
                     target_itl: limits.target_itl.map(Duration::from),
-                    speculation: limits.speculation == Speculation::Auto,
+                    speculation: match limits.speculation {
+                        Speculation::Auto => Drafting::WherePays,
+                        Speculation::Always => Drafting::Always,
+                        Speculation::Off => Drafting::Never,
+                    },
                     prefix_cache: limits.prefix_cache == PrefixCache::On,
                 },
                 supervisor: scheduling.supervisor()?,

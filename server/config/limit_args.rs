@@ -19,7 +19,7 @@ pub(super) struct LimitArgs {
     pub(super) target_itl: Option<humantime::Duration>,
 
     /// Guess tokens that the answer may copy from the code, and check several in one step. auto: where measured step times
-    /// say that it pays. Answers are the same with it and without
+    /// say that it pays. always: wherever there is something to guess, to measure with. Answers are the same with it and without
     #[arg(long, env = "CODE_EXPLAINER_SPECULATION", default_value = "auto")]
     pub(super) speculation: Speculation,
 
@@ -74,6 +74,8 @@ pub(super) struct LimitArgs {
 pub(super) enum Speculation {
     /// Where it pays
     Auto,
+    /// Wherever there is something to guess
+    Always,
     /// Never
     Off,
 }

@@ -40,6 +40,7 @@ pub use ledger::Weights;
 pub use places::Place;
 pub use policy::StepLimits;
 pub use sequence::Job;
+pub use speculation::Drafting;
 pub use supervisor::{
     GaveUp, POSITION_INTERVAL, RestartCause, RestartObserver, Supervisor, SupervisorOptions,
 };
@@ -90,8 +91,8 @@ pub struct EngineRules {
     pub step: StepLimits,
     /// The time between two tokens of a stream that steps are kept to, by giving them fewer tokens.
     pub target_itl: Option<Duration>,
-    /// Guess tokens where it pays.
-    pub speculation: bool,
+    /// When tokens are guessed.
+    pub speculation: Drafting,
     /// Compute the common beginning of prompts once.
     pub prefix_cache: bool,
 }

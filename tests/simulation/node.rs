@@ -54,7 +54,7 @@ impl Settings {
         scheduler.queue.aging = milliseconds(10, 3000);
         scheduler.engine.step.sequences = between(1, 6) as usize;
         scheduler.engine.step.tokens = scheduler.engine.step.sequences + between(0, 120) as usize;
-        scheduler.engine.speculation = once_in(2);
+        scheduler.engine.speculation = once_in(2).into();
         scheduler.engine.prefix_cache = !once_in(4);
         scheduler.engine.target_itl = once_in(4).then(|| milliseconds(1, 30));
         scheduler.supervisor.step_timeout = STEP_TIMEOUT;

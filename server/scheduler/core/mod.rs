@@ -13,7 +13,7 @@ use crate::engine::{
 use crate::scheduler::blocks::BlockPool;
 use crate::scheduler::policy::{Budget, Pending, share_tokens};
 use crate::scheduler::sequence::{Sequence, StepFacts};
-use crate::scheduler::speculation::Speculation;
+use crate::scheduler::speculation::{Drafting, Odds, Speculation};
 use crate::scheduler::waiting::Tenant;
 use crate::scheduler::{EngineGauges, EngineRules, Failure, StepReport};
 
@@ -157,7 +157,8 @@ impl Core {
     }
 
     fn propose_drafts(&mut self) {
-        if !self.rules.speculation {
+        let drafting = self.rules.speculation;
+        if drafting == Drafting::Never {
             return;
         }
         let context = self.context;
@@ -168,7 +169,10 @@ impl Core {
         let odds: Vec<_> = (decoding.iter_mut())
             .map(|s| s.propose(context, acceptance))
             .collect();
-        let chosen = self.speculation.choose(&odds);
+        let chosen = match drafting {
+            Drafting::Always => odds.iter().map(Odds::len).collect(),
+            Drafting::Never | Drafting::WherePays => self.speculation.choose(&odds),
+        };
         for (sequence, count) in decoding.into_iter().zip(chosen) {
             sequence.keep_drafts(count);
         }

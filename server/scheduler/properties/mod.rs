@@ -15,7 +15,7 @@ use crate::scheduler::core::Core;
 use crate::scheduler::policy::StepLimits;
 use crate::scheduler::queue::{Queue, Seat};
 use crate::scheduler::sequence::Sequence;
-use crate::scheduler::speculation::StepCosts;
+use crate::scheduler::speculation::{Drafting, StepCosts};
 use crate::scheduler::waiting::{Priority, Tenant};
 use crate::scheduler::{End, EngineRules, Event, Gauges, Job, StepReport, Ticket, Weights};
 
@@ -80,7 +80,7 @@ fn options() -> impl Strategy<Value = EngineRules> {
                 tokens: sequences + extra_tokens,
             },
             target_itl: None,
-            speculation,
+            speculation: speculation.into(),
             prefix_cache,
         },
     )
@@ -331,7 +331,7 @@ fn plain(sequences: usize, tokens: usize) -> EngineRules {
     EngineRules {
         step: StepLimits { sequences, tokens },
         target_itl: None,
-        speculation: false,
+        speculation: Drafting::Never,
         prefix_cache: false,
     }
 }
@@ -389,7 +389,7 @@ fn drafts_that_hold_save_steps_and_change_no_answer() {
     let steps = |speculation: bool| {
         let mut bench = Bench::new(
             EngineRules {
-                speculation,
+                speculation: speculation.into(),
                 ..plain(1, 16)
             },
             64,

@@ -27,6 +27,27 @@ const PATIENCE: u32 = 256;
 /// What is likely enough to be tried then.
 const LIKELY: f64 = 0.25;
 
+/// When drafts are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drafting {
+    /// Not at all.
+    Never,
+    /// Where they are expected to pay.
+    WherePays,
+    /// Wherever there are any.
+    Always,
+}
+
+/// Where they pay, or not at all.
+impl From<bool> for Drafting {
+    fn from(wanted: bool) -> Self {
+        match wanted {
+            true => Self::WherePays,
+            false => Self::Never,
+        }
+    }
+}
+
 /// How likely each of a sequence's drafts is to hold, with all those before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Odds {
@@ -45,6 +66,16 @@ impl Odds {
             odds.count += 1;
         }
         odds
+    }
+
+    /// How many drafts there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// There is nothing to guess.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     fn drafts(&self) -> &[f64] {
