@@ -416,9 +416,18 @@ impl Session {
         if self.opened.get().is_none() {
             return;
         }
-        let grant = self.lock().account.grant();
-        if let Some(credit) = grant {
-            self.tell(EventKind::Credit(credit)).await;
+        let (grant, generation) = {
+            let mut items = self.lock();
+            (items.account.grant(), self.out.generation())
+        };
+        let Some(credit) = grant else { return };
+        let room = self.out.last_room().await;
+        // On a later connection the client has been told all of its credit.
+        if let Some(room) = room.filter(|room| room.generation == generation) {
+            room.send(ItemEvent {
+                id: "".into(),
+                kind: EventKind::Credit(credit),
+            });
         }
     }
 
