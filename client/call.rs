@@ -11,8 +11,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use crate::proto::{
-    Cancel, ExplainResponse, ExplainStreamRequest, ExplainStreamResponse, GoAway, Open, Received,
-    Session, explain_response, explain_stream_request, explain_stream_response,
+    Cancel, Credit, ExplainResponse, ExplainStreamRequest, ExplainStreamResponse, GoAway, Open,
+    Received, Session, explain_response, explain_stream_request, explain_stream_response,
 };
 use crate::{Client, Error, Event, Item};
 
@@ -234,8 +234,10 @@ pub(crate) enum Notice {
     Session(Session),
     /// It takes no more items.
     GoAway(GoAway),
-    /// Something that needs nothing done.
-    Other,
+    /// It may be sent so much more.
+    Credit(Credit),
+    /// How its items fare, which whoever reads them knows.
+    Progress,
 }
 
 impl EventReceiver {
@@ -308,7 +310,8 @@ fn message(response: ExplainStreamResponse) -> Result<Message, Error> {
         Wire::Error(error) => Err(error.into()),
         Wire::Session(session) => return Ok(Message::Stream(Notice::Session(session))),
         Wire::GoAway(go_away) => return Ok(Message::Stream(Notice::GoAway(go_away))),
-        Wire::Progress(_) | Wire::Credit(_) => return Ok(Message::Stream(Notice::Other)),
+        Wire::Credit(credit) => return Ok(Message::Stream(Notice::Credit(credit))),
+        Wire::Progress(_) => return Ok(Message::Stream(Notice::Progress)),
     };
     Ok(Message::Item(ItemEvent {
         id: response.id,

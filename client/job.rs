@@ -9,6 +9,7 @@ use futures::StreamExt;
 use tokio::time::timeout;
 
 use crate::call::Message;
+use crate::credit::Credit;
 use crate::proto::Have;
 use crate::retry::random_seed;
 use crate::transcript::Transcript;
@@ -118,6 +119,7 @@ pub(crate) struct Call {
     pub(crate) draining: bool,
     /// Jobs on it.
     pub(crate) jobs: usize,
+    pub(crate) credit: Credit,
     /// By which it can be gone on with.
     pub(crate) token: Option<String>,
     /// Items that the server handed back, and whose errors say nothing new.
@@ -127,7 +129,12 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(key: u64, sender: ItemSender, receiver: EventReceiver) -> Self {
+    pub(crate) fn new(
+        key: u64,
+        sender: ItemSender,
+        receiver: EventReceiver,
+        credit: Credit,
+    ) -> Self {
         Self {
             key,
             sender,
@@ -136,6 +143,7 @@ impl Call {
             leaving: false,
             draining: false,
             jobs: 0,
+            credit,
             token: None,
             handed_back: HashSet::new(),
             received: Vec::new(),

@@ -49,6 +49,7 @@ mod call;
 mod connect;
 mod corpus;
 mod credentials;
+mod credit;
 mod driver;
 mod embed;
 mod error;

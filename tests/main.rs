@@ -19,6 +19,7 @@ mod cached_streams;
 mod cancellation;
 mod chaos;
 mod chat_template;
+mod client_credit;
 mod deadlines;
 mod detokenizer;
 mod embed_api;

@@ -4,12 +4,13 @@ use tokio::time::Instant;
 
 use super::Driver;
 use crate::call::Notice;
+use crate::credit::{Amount, Credit};
 use crate::job::{Call, Job};
 use crate::proto::{GoAwayReason, Open};
 
 impl Driver {
-    /// The call with the fewest jobs, or another one where there are too few.
-    pub(super) fn call_for_more(&mut self) -> &mut Call {
+    /// Of the calls that have credit for so much code, the one with the fewest jobs; another one where there are too few.
+    pub(super) fn call_for_more(&mut self, code_bytes: usize) -> Option<&mut Call> {
         let streams = usize::from(self.window.streams.unwrap_or(1).max(1));
         let staying = self.calls.iter().filter(|call| !call.leaving).count();
         if staying < streams {
@@ -17,22 +18,24 @@ impl Driver {
                 resumable: true,
                 ..Open::default()
             };
-            self.open(open);
+            self.open(open, self.assumed);
         }
-        let with_most_room = (self.calls.iter().enumerate())
-            .filter(|(_, call)| !call.leaving)
-            .min_by_key(|(_, call)| call.jobs)
-            .map_or(0, |(at, _)| at);
-        &mut self.calls[with_most_room]
+        // Where nothing is in flight no credit comes back that could be waited for.
+        let takes =
+            |call: &&mut Call| !call.leaving && (call.jobs == 0 || call.credit.covers(code_bytes));
+        let calls = self.calls.iter_mut().filter(takes);
+        calls.min_by_key(|call| call.jobs)
     }
 
-    fn open(&mut self, open: Open) -> &mut Call {
+    fn open(&mut self, open: Open, credit: Amount) -> &mut Call {
         // Room for every job and a cancellation of each: sending never waits for the server to read,
         // while this task, which must read what the server writes, stands still.
         let (sender, receiver) = self.client.stream_with_backlog(2 * self.size + 2);
         sender.open(open);
         let at = self.calls.len();
-        self.calls.push(Call::new(self.next_call, sender, receiver));
+        let credit = Credit::assumed(credit);
+        self.calls
+            .push(Call::new(self.next_call, sender, receiver, credit));
         self.next_call += 1;
         &mut self.calls[at]
     }
@@ -40,12 +43,14 @@ impl Driver {
     /// Goes on with the streams that were lost.
     pub(super) fn go_on(&mut self) {
         for (token, jobs) in std::mem::take(&mut self.lost) {
-            let call = self.open(Open {
+            let open = Open {
                 resumable: true,
                 resume_token: token.clone(),
                 have: jobs.iter().map(Job::have).collect(),
                 ..Open::default()
-            });
+            };
+            // What is in flight may be all that it holds.
+            let call = self.open(open, Amount::default());
             call.jobs = jobs.len();
             // Until it has another: the call may break before the server has said a word.
             call.token = Some(token);
@@ -70,9 +75,11 @@ impl Driver {
                     return;
                 };
                 call.token = Some(session.resume_token).filter(|token| !token.is_empty());
+                call.credit.told(session.credit);
                 for id in session.unknown {
                     if let Some(job) = self.flight.get_mut(&id).filter(|job| job.call == key) {
                         job.begin(key);
+                        call.credit.spend(job.item.code.len());
                         // As in `send`.
                         let _ = call.sender.explain(job.item.clone()).await;
                     }
@@ -103,7 +110,12 @@ impl Driver {
                 }
                 self.leave_if_empty(key);
             }
-            Notice::Other => {}
+            Notice::Credit(credit) => {
+                if let Some(call) = self.call(key) {
+                    call.credit.comes(credit);
+                }
+            }
+            Notice::Progress => {}
         }
     }
 

@@ -1,11 +1,15 @@
 //! The task behind [`explain_all`](crate::Client::explain_all): a few streams, a bounded window, retries.
 //!
-//! A job is in one of three places until it is finished: in flight on a call, waiting for its next try, or
-//! lost with a call that may be gone on with. Their sum is bounded by the window.
+//! A job is in one of four places until it is finished: in flight on a call, held until a call has credit for it, waiting for
+//! its next try, or lost with a call that may be gone on with. Their sum is bounded by the window.
+//!
+//! - `calls`: which takes the next job, what they say of themselves, and how a lost one is gone on with.
+//! - `failures`: what is done when an item, a call or the whole batch cannot go on.
 
 mod calls;
+mod failures;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 
 use futures::StreamExt;
@@ -14,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::call::Message;
+use crate::credit::Amount;
 use crate::job::{Call, Job};
 use crate::transcript::Delivery;
 use crate::{Client, Code, Error, Event, Failure, Item, ItemEvent, Progress, Step, Window};
@@ -31,6 +36,8 @@ pub(crate) struct Driver {
     window: Window,
     /// Jobs at most.
     size: usize,
+    /// What a stream may be sent before its server has said.
+    assumed: Amount,
     /// Code of an item at most.
     max_code_bytes: usize,
     steps: mpsc::Sender<Result<Step, Error>>,
@@ -42,6 +49,8 @@ pub(crate) struct Driver {
     next_call: u64,
     /// Jobs on a call, by the id used there.
     flight: HashMap<String, Job>,
+    /// Jobs for which no call has credit; while there are any, no more are taken up.
+    held: VecDeque<Job>,
     waiting: Vec<(Instant, Job)>,
     /// Streams that broke and may be gone on with, and their jobs.
     lost: Vec<(String, Vec<Job>)>,
@@ -86,12 +95,14 @@ impl Driver {
             more: true,
             window,
             size: 1,
+            assumed: Amount::default(),
             steps,
             cancelled,
             next: 0,
             calls: Vec::new(),
             next_call: 0,
             flight: HashMap::new(),
+            held: VecDeque::new(),
             waiting: Vec::new(),
             lost: Vec::new(),
             failed_calls: 0,
@@ -116,6 +127,7 @@ impl Driver {
     async fn drive(&mut self) -> Result<(), Stop> {
         self.learn_limits().await?;
         while self.more || self.jobs() > 0 {
+            self.send_held().await;
             match self.turn().await? {
                 Turn::Item(None) => self.more = false,
                 Turn::Item(Some(item)) => self.take(item).await?,
@@ -166,6 +178,12 @@ impl Driver {
             .fold(MAX_WINDOW, usize::min);
         self.size = self.window.size.unwrap_or(most).clamp(1, most);
         self.met = true;
+        // A stream holds at least the largest item.
+        let told = |limit: u32| if limit == 0 { i64::MAX } else { limit.into() };
+        self.assumed = Amount {
+            items: told(limits.stream_items),
+            code_bytes: told(limits.max_code_bytes),
+        };
         self.max_code_bytes = match usize::try_from(limits.max_code_bytes) {
             Ok(bytes) if bytes > 0 => bytes.min(self.max_code_bytes),
             _ => self.max_code_bytes,
@@ -175,12 +193,12 @@ impl Driver {
 
     /// Waits for the next thing to do.
     async fn turn(&mut self) -> Result<Turn, Stop> {
-        let held = self.calls.iter().any(|call| call.draining);
-        let may_send = !held && self.pause.is_none();
+        let draining = self.is_draining();
+        let may_send = !draining && self.pause.is_none() && self.held.is_empty();
         let room = self.jobs() < self.size;
         // A pause ends by itself; a draining call ends when nothing is in flight on it.
         let first = self.waiting.iter().map(|(at, _)| *at).min();
-        let due = self.pause.or(first).filter(|_| !held);
+        let due = self.pause.or(first).filter(|_| !draining);
         let cancelling = *self.cancelled.borrow();
         tokio::select! {
             () = self.steps.closed() => Err(Stop::Unheard),
@@ -230,16 +248,36 @@ impl Driver {
     /// Jobs that are not finished.
     fn jobs(&self) -> usize {
         let lost: usize = self.lost.iter().map(|(_, jobs)| jobs.len()).sum();
-        self.flight.len() + self.waiting.len() + lost
+        self.flight.len() + self.held.len() + self.waiting.len() + lost
     }
 
-    async fn send(&mut self, mut job: Job) {
-        let call = self.call_for_more();
-        job.begin(call.key);
-        call.jobs += 1;
-        // A stream that has ended says so as an event, which takes the job up again.
-        let _ = call.sender.explain(job.item.clone()).await;
-        self.flight.insert(job.item.id.clone(), job);
+    fn is_draining(&self) -> bool {
+        self.calls.iter().any(|call| call.draining)
+    }
+
+    /// Sends a job, when those before it are sent and a call has credit for it.
+    async fn send(&mut self, job: Job) {
+        self.held.push_back(job);
+        self.send_held().await;
+    }
+
+    async fn send_held(&mut self) {
+        while !self.is_draining()
+            && self.pause.is_none()
+            && let Some(mut job) = self.held.pop_front()
+        {
+            let bytes = job.item.code.len();
+            let Some(call) = self.call_for_more(bytes) else {
+                self.held.push_front(job);
+                return;
+            };
+            job.begin(call.key);
+            call.jobs += 1;
+            call.credit.spend(bytes);
+            // A stream that has ended says so as an event, which takes the job up again.
+            let _ = call.sender.explain(job.item.clone()).await;
+            self.flight.insert(job.item.id.clone(), job);
+        }
     }
 
     async fn hear(&mut self, key: u64, ItemEvent { id, event }: ItemEvent) -> Result<(), Stop> {
@@ -249,6 +287,7 @@ impl Driver {
             return Ok(());
         };
         call.heard = true;
+        call.credit.is_unknown_there();
         // Of no item of ours: from a server that does not know `open`.
         if id.is_empty() {
             return Ok(());
@@ -299,115 +338,6 @@ impl Driver {
             Err(error) => self.item_failed(job, error).await?,
         }
         self.leave_if_empty(key);
-        Ok(())
-    }
-
-    async fn item_failed(&mut self, job: Job, error: Error) -> Result<(), Stop> {
-        if !error.is_retryable() || *self.cancelled.borrow() {
-            return self.tell(job.step(Progress::Finished(Err(error)))).await;
-        }
-        if error.code() == Code::Unavailable
-            && let Some(call) = self.call(job.call)
-        {
-            (call.leaving, call.draining) = (true, true);
-        }
-        let (retry, mut job, now) = (&self.window.retry, job, Instant::now());
-        let mut delay = retry.delay(job.tried, error.retry_delay());
-        if error.code() == Code::Unavailable
-            && now - *self.unavailable_since.get_or_insert(now) < retry.patience
-        {
-            // A server that stops or begins did not try it. "At once" is for another server, if there is one.
-            delay = retry.delay(job.tried.max(2), error.retry_delay());
-            job.tried -= 1;
-        }
-        self.again(job, error, now + delay).await
-    }
-
-    /// Puts the job by for another try, if it has one.
-    async fn again(&mut self, job: Job, error: Error, at: Instant) -> Result<(), Stop> {
-        if job.tried >= self.window.retry.tries {
-            return self.tell(job.step(Progress::Finished(Err(error)))).await;
-        }
-        let step = job.step(Progress::Retrying {
-            tried: job.tried,
-            error,
-        });
-        self.waiting.push((at, job));
-        self.tell(step).await
-    }
-
-    /// The call ended without an error: what is in flight has been forgotten.
-    async fn ended(&mut self, key: u64) -> Result<(), Stop> {
-        if self.flight.values().any(|job| job.call == key) {
-            return self.broken(key, Error::Incomplete).await;
-        }
-        self.calls.retain(|call| call.key != key);
-        Ok(())
-    }
-
-    async fn broken(&mut self, key: u64, error: Error) -> Result<(), Stop> {
-        let Some(at) = self.calls.iter().position(|call| call.key == key) else {
-            return Ok(());
-        };
-        let call = self.calls.remove(at);
-        let mut jobs: Vec<Job> = (self.flight.extract_if(|_, job| job.call == key))
-            .map(|(_, job)| job)
-            .collect();
-        jobs.sort_by_key(|job| job.index);
-        if *self.cancelled.borrow() {
-            for job in jobs {
-                self.tell(job.step(Progress::Finished(Err(Error::Cancelled))))
-                    .await?;
-            }
-            return Ok(());
-        }
-
-        self.failed_calls += 1;
-        let retry = &self.window.retry;
-        let now = Instant::now();
-        let gone = now - *self.gone_since.get_or_insert(now);
-        // A server that is there and breaks every stream is not waited for.
-        let waited_for = self.met && error.is_connection() && gone < retry.patience;
-        let given_up = self.failed_calls >= retry.tries && !waited_for;
-        if !error.is_worth_reopening() || given_up {
-            return Err(Stop::Failed(error));
-        }
-        let at = now + retry.delay(self.failed_calls, error.retry_delay());
-        self.pause = self.pause.max(Some(at));
-        if let Some(token) = call.token {
-            if !jobs.is_empty() {
-                self.lost.push((token, jobs));
-            }
-            return Ok(());
-        }
-        for mut job in jobs {
-            // A server that said nothing did not try the job.
-            if !call.heard {
-                job.tried -= 1;
-            }
-            self.again(job, error.clone(), at).await?;
-        }
-        Ok(())
-    }
-
-    async fn cancel(&mut self) -> Result<(), Stop> {
-        self.more = false;
-        for (_, job) in std::mem::take(&mut self.waiting) {
-            self.tell(job.step(Progress::Finished(Err(Error::Cancelled))))
-                .await?;
-        }
-        for (_, jobs) in std::mem::take(&mut self.lost) {
-            for job in jobs {
-                self.tell(job.step(Progress::Finished(Err(Error::Cancelled))))
-                    .await?;
-            }
-        }
-        for (id, job) in &self.flight {
-            if let Some(call) = self.calls.iter().find(|call| call.key == job.call) {
-                // As in `send`: a stream that has ended says so as an event.
-                let _ = call.sender.cancel(id).await;
-            }
-        }
         Ok(())
     }
 
