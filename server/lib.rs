@@ -47,6 +47,7 @@ pub mod status;
 pub mod telemetry;
 pub mod text;
 pub mod weights;
+pub mod workbench;
 
 /// The wire's types, generated from `proto/`.
 #[allow(missing_docs, clippy::all)]

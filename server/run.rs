@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,6 +21,7 @@ use crate::model::{Model, ModelError, together};
 use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
 use crate::status::{Phase, ServerStatus};
 use crate::telemetry::Traces;
+use crate::workbench::Workbench;
 
 /// After the items have been answered: time for connections to say goodbye, and for the last traces.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -126,7 +126,13 @@ pub async fn run_on<C: Connection>(
     let _stop_with_me = stop.clone().drop_guard();
     tokio::spawn(upkeep(shared.clone(), stop.clone()));
     let (access, metrics) = (shared.access.clone(), shared.metrics.clone());
-    tokio::spawn(access.keep_up(config.access.reload_interval, metrics, stop.clone()));
+    let keeps_up = access.keep_up(
+        config.access.reload_interval,
+        metrics,
+        machine.clone(),
+        stop.clone(),
+    );
+    tokio::spawn(keeps_up);
     let mut grpc = tokio::spawn(serve_grpc(grpc, shared.clone(), stop.clone()));
     let mut http = tokio::spawn(http_side(http, shared.clone(), stop.clone()));
 
@@ -277,7 +283,7 @@ async fn start_engines(
         retrieval: shared.retrieval.clone(),
         in_flight: InFlight::default(),
         single_flight: config.stream.single_flight,
-        preparing: Arc::new(Semaphore::new(machine.cores())),
+        preparing: Workbench::new(machine.cores()),
         machine: machine.clone(),
         cache_secret: config.cache_secret.0.clone(),
         metrics: shared.metrics.clone(),

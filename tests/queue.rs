@@ -78,6 +78,46 @@ async fn places_are_told_and_told_again_as_they_change() {
 }
 
 #[tokio::test]
+async fn who_asks_for_what_waits_already_makes_it_as_urgent() {
+    let (server, control) = TestServer::fake(&["--batch-size", "1"]).await;
+    control.hold();
+    let mut stream = TestStream::open(&server).await;
+    stream.explain(of("runs", Priority::Normal)).await;
+    accepted(&mut stream, "runs").await;
+    server.until_metric("code_explainer_queue_depth", 0.0).await;
+    let bulk = of("shared", Priority::Bulk);
+    stream.explain(bulk.clone()).await;
+    accepted(&mut stream, "shared").await;
+    stream.explain(of("normal", Priority::Normal)).await;
+    assert_eq!(accepted(&mut stream, "normal").await, 0, "before the bulk");
+    let same = ExplainRequest {
+        id: "joins".into(),
+        priority: Priority::Interactive.into(),
+        ..bulk
+    };
+    stream.explain(same).await;
+    accepted(&mut stream, "joins").await;
+    let moved = stream.wait_for("normal", |e| matches!(e, Event::Queued(_)));
+    let Event::Queued(queued) = moved.await else {
+        panic!("it is told")
+    };
+    assert_eq!(queued.queue_position, 1, "behind what is urgent now");
+    let mut order = Vec::new();
+    for answers in [1, 2, 1] {
+        control.allow(1);
+        let mut ended = Vec::new();
+        while ended.len() < answers {
+            if let (id, Event::Done(_)) = stream.next().await.expect("there are more to come") {
+                ended.push(id);
+            }
+        }
+        ended.sort();
+        order.push(ended.join(" and "));
+    }
+    assert_eq!(order, ["runs", "joins and shared", "normal"]);
+}
+
+#[tokio::test]
 async fn a_queue_full_of_items_says_when_to_come_back() {
     let (server, control) = TestServer::fake(&["--batch-size", "1", "--queue-items", "2"]).await;
     let mut stream = TestStream::open(&server).await;

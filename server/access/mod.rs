@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::identity::{Identity, Roles};
+use crate::machine::Machine;
 use crate::metrics::Metrics;
 use book::Book;
 use certificate::CertificateNames;
@@ -174,6 +175,7 @@ impl Access {
         self: Arc<Self>,
         every: Duration,
         metrics: Arc<Metrics>,
+        machine: Machine,
         stop: CancellationToken,
     ) {
         self.tell_end(&metrics);
@@ -184,9 +186,8 @@ impl Access {
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let (access, metrics) = (self.clone(), metrics.clone());
             // Reading a file blocks.
-            let looked = tokio::task::spawn_blocking(move || access.look(&metrics));
-            if looked.await.is_err() {
-                tracing::error!("reading changed files panicked");
+            if let Err(panic) = machine.compute(move || access.look(&metrics)).await {
+                tracing::error!(%panic, "reading changed files panicked");
             }
         }
     }

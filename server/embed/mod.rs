@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
 pub use cache::{CacheLimits, VectorCache, VectorCacheError, VectorCacheStats, VectorKey};
 pub use config::{EmbedConfig, EmbedError, Load};
@@ -29,6 +29,7 @@ use crate::engine::{Encoder, EncoderInfo, torch};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::weights::EncoderCheckpoint;
+use crate::workbench::Workbench;
 use queue::{Failure, Queue};
 
 /// A model that has been opened.
@@ -61,7 +62,7 @@ pub struct Embedder {
     open: Opener,
     running: OnceCell<Running>,
     /// Look-ups and tokenizations that may run at once.
-    preparing: Arc<Semaphore>,
+    preparing: Workbench,
     metrics: Arc<Metrics>,
 }
 
@@ -101,7 +102,7 @@ impl Embedder {
             config,
             open,
             running: OnceCell::new(),
-            preparing: Arc::new(Semaphore::new(cores)),
+            preparing: Workbench::new(cores),
             metrics,
         }
     }
@@ -245,7 +246,7 @@ impl Embedder {
             .iter()
             .map(|text| VectorKey::new(salt, &running.info.digest, text))
             .collect();
-        let prepared = self.prepare(running, keys.clone(), texts).await?;
+        let prepared = self.prepare(running, salt, keys.clone(), texts).await?;
         let mut found = prepared.found;
         if !prepared.missing.is_empty() {
             let tokens = prepared
@@ -284,14 +285,14 @@ impl Embedder {
     async fn prepare(
         &self,
         running: &Running,
+        salt: &[u8],
         keys: Vec<VectorKey>,
         texts: Vec<String>,
     ) -> Result<Prepared, Error> {
-        let turn = self.preparing.clone().acquire_owned().await;
-        let turn = turn.map_err(|_| Error::ShuttingDown)?;
+        let place = self.preparing.place(salt).await;
         let (cache, tokenizer) = (running.cache.clone(), running.tokenizer.clone());
         let work = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _place = place;
             Prepared::new(&keys, &texts, &cache, &tokenizer)
         });
         let prepared = work.await.map_err(|panic| {

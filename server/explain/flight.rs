@@ -7,8 +7,7 @@
 //! a cache, or was asked for by somebody else, costs none. When the last reader leaves, the flight is abandoned and the
 //! engine's work on it stops before the next step. Failed and abandoned answers are never cached.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{OnceCell, watch};
@@ -18,38 +17,13 @@ use crate::cache::{
     self, CacheKey, CachedAnswer, CachedDelta, FinishReason, Leader, Lookup, Timings, Told,
 };
 use crate::error::Error;
+use crate::explain::boarding::Lead;
 use crate::explain::hit::Snippet;
 use crate::explain::log::{AnswerLog, Writer};
 use crate::explain::prepare::Prepared;
-use crate::explain::reader::Reader;
 use crate::explain::{Explainer, now};
 use crate::request::{CacheMode, ValidRequest};
-use crate::scheduler::{End, Event, Failure, Job, Place};
-
-/// Answers that are being generated, by what they answer. Bounded by the queue and the engines' batches, since each has
-/// a place in one of them.
-#[derive(Debug, Default)]
-pub(super) struct Flights {
-    flying: Mutex<HashMap<CacheKey, watch::Sender<AnswerLog>>>,
-}
-
-/// The right and the duty to generate an answer.
-#[derive(Debug)]
-pub(super) struct Lead {
-    writer: Writer,
-    key: Option<CacheKey>,
-    /// Others can join.
-    shared: bool,
-    flights: Arc<Flights>,
-}
-
-/// How an item comes to its answer.
-pub(super) enum Boarding {
-    /// Another item has asked for the same.
-    Joined(Reader),
-    /// It is the first: the flight is its to start.
-    Leads(Reader, Lead),
-}
+use crate::scheduler::{End, Event, Failure, Job, Place, Priority};
 
 /// What a flight needs to know of the item that it was made for.
 pub(super) struct Plan {
@@ -63,76 +37,16 @@ pub(super) struct Plan {
     pub(super) rates: Arc<Rates>,
 }
 
-impl Flights {
-    /// Joins the flight of this key, or makes it. Without a key, or unless it is to be shared, nobody else can join.
-    pub(super) fn board(
-        self: &Arc<Self>,
-        key: Option<CacheKey>,
-        share: bool,
-        at: Instant,
-    ) -> Boarding {
-        let mut flying = self.lock();
-        let shared = key.filter(|_| share);
-        if let Some(log) = shared.as_ref().and_then(|key| flying.get(key)) {
-            return Boarding::Joined(Reader::new(log.subscribe(), at, true));
-        }
-        let (log, reader) = watch::channel(AnswerLog::default());
-        if let Some(key) = shared {
-            flying.insert(key, log.clone());
-        }
-        let lead = Lead {
-            writer: Writer(log),
-            key,
-            shared: shared.is_some(),
-            flights: self.clone(),
-        };
-        Boarding::Leads(Reader::new(reader, at, false), lead)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, watch::Sender<AnswerLog>>> {
-        // Each operation leaves the map whole.
-        self.flying.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Lead {
-    /// Waits until no reader is left, and then lets nobody board any more.
-    async fn abandoned(&mut self) {
-        loop {
-            self.writer.0.closed().await;
-            let flights = self.flights.clone();
-            let mut flying = flights.lock();
-            // Readers are added under the lock, so what is seen here stays so.
-            if self.writer.0.receiver_count() == 0 {
-                self.give_up_key(&mut flying);
-                return;
-            }
-        }
-    }
-
-    fn give_up_key(&mut self, flying: &mut HashMap<CacheKey, watch::Sender<AnswerLog>>) {
-        if let Some(key) = self.key.filter(|_| std::mem::take(&mut self.shared)) {
-            flying.remove(&key);
-        }
-    }
-}
-
-impl Drop for Lead {
-    fn drop(&mut self) {
-        let flights = self.flights.clone();
-        self.give_up_key(&mut flights.lock());
-    }
-}
-
 impl Explainer {
     /// Flies until the answer is there, or nobody waits for it.
     pub(super) async fn fly(self: Arc<Self>, mut lead: Lead, plan: Plan, place: Place) {
         let writer = Writer(lead.writer.0.clone());
         let key = lead.key.filter(|_| self.cache.enabled());
+        let priority = lead.priority.clone();
         let result = tokio::select! {
             biased;
             () = lead.abandoned() => return,
-            result = self.answer(&writer, &plan, place, key) => result,
+            result = self.answer(&writer, &plan, place, key, priority) => result,
         };
         if let Err(error) = result {
             // Whoever asks from here on gets a try of its own.
@@ -147,10 +61,12 @@ impl Explainer {
         plan: &Plan,
         place: Place,
         key: Option<CacheKey>,
+        priority: watch::Receiver<Priority>,
     ) -> Result<(), Error> {
         let Some(key) = key else {
             let prepared = self.prompt(writer, plan).await?;
-            let reason = self.generate(writer, plan, prepared, place, None).await?;
+            let waits = (place, priority);
+            let reason = self.generate(writer, plan, prepared, waits, None).await?;
             self.keep(writer, plan, prepared, reason);
             writer.end(reason);
             return Ok(());
@@ -170,8 +86,8 @@ impl Explainer {
             },
         };
         let prepared = self.prompt(writer, plan).await?;
-        let leads = leader.as_ref();
-        let reason = (self.generate(writer, plan, prepared, place, leads)).await?;
+        let (waits, leads) = ((place, priority), leader.as_ref());
+        let reason = (self.generate(writer, plan, prepared, waits, leads)).await?;
         let seed = plan.request.sampling.seed;
         let cached = |log: &AnswerLog| Arc::new(to_cached(log, reason, prepared, seed));
         let answer = writer.read(|log| (!log.diverged).then(|| cached(log)));
@@ -255,7 +171,7 @@ impl Explainer {
         writer: &Writer,
         plan: &Plan,
         prepared: &Prepared,
-        place: Place,
+        (place, mut priority): (Place, watch::Receiver<Priority>),
         leader: Option<&Leader>,
     ) -> Result<FinishReason, Error> {
         let request = &plan.request;
@@ -271,8 +187,7 @@ impl Explainer {
             eos: self.text.eos().into(),
             ignore_eos: request.ignore_eos,
             salt: plan.salt.clone(),
-            // That of who asked first, as is the place.
-            priority: request.priority,
+            priority: *priority.borrow_and_update(),
         };
         let mut ticket = self.scheduler.submit(place, job)?;
         writer.queued(ticket.accepted_at, ticket.queue_position);
@@ -280,7 +195,14 @@ impl Explainer {
         let (mut generated, mut last) = (0, None);
         let mut started = ticket.accepted_at;
         loop {
-            match ticket.next().await {
+            let event = tokio::select! {
+                event = ticket.next() => event,
+                () = raised(&mut priority) => {
+                    self.scheduler.raise(&mut ticket, *priority.borrow_and_update());
+                    continue;
+                }
+            };
+            match event {
                 Some(Event::Queued(position)) => writer.moved(position),
                 Some(Event::Started { at, cached_tokens }) => {
                     started = at;
@@ -322,6 +244,14 @@ enum Source {
     Told,
     /// It is to be made, and other replicas told of it.
     Engine(Option<Leader>),
+}
+
+/// Resolves when one who is more urgent has joined. Safe to drop.
+async fn raised(priority: &mut watch::Receiver<Priority>) {
+    if priority.changed().await.is_err() {
+        // Nobody can join any more.
+        std::future::pending::<()>().await;
+    }
 }
 
 fn cached(text: &str, at: Instant, started: Instant) -> CachedDelta {

@@ -80,7 +80,9 @@ impl Explainer {
             return Ok(snippet);
         }
         let (surveyed, normalize) = (request.clone(), self.normalize);
-        let snippet = self.work(move || survey(&surveyed, normalize)).await?;
+        let snippet = self
+            .work(salt, move || survey(&surveyed, normalize))
+            .await?;
         let name = name(request, salt);
         (self.snippets.0).put(name, snippet.clone(), 1, u64::MAX, 0);
         Ok(snippet)

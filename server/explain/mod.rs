@@ -4,11 +4,13 @@
 //! - `secrets`: what of the code nothing else may see.
 //! - `prepare`: from a request to a prompt, and to the key of its answer.
 //! - `log`: an answer as it grows. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
+//! - `boarding`: who shares a flight.
 //! - `hit`: an answer that is in memory, told without a prompt or a flight.
 //! - `item`: what a reader finds, sent on at the client's pace.
 //! - [`Record`]: what a stream remembers of an item, to go on with it on another connection.
 //! - [`Cancel`]: how an item is given up, and why.
 
+mod boarding;
 mod cancel;
 mod events;
 mod flight;
@@ -34,7 +36,7 @@ pub use hit::Snippets;
 pub use outlet::{Outlet, Room};
 pub use record::{Has, Record};
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,7 +53,9 @@ use crate::retrieval::Retrieval;
 use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::telemetry::{TraceParent, Traces};
 use crate::text::Text;
-use flight::{Boarding, Flights, Plan};
+use crate::workbench::Workbench;
+use boarding::{Boarding, Flights};
+use flight::Plan;
 use hit::{Snippet, told_again};
 use item::Item;
 use prepare::Prepared;
@@ -90,8 +94,8 @@ pub struct Explainer {
     pub cache_secret: String,
     /// What prompts are made on.
     pub machine: Machine,
-    /// Prompts that may be made at once.
-    pub preparing: Arc<Semaphore>,
+    /// Where they are: as many at once as there are cores, in turns between tenants.
+    pub preparing: Workbench,
     /// Where to count.
     pub metrics: Arc<Metrics>,
     /// Where to trace.
@@ -180,8 +184,8 @@ impl Explainer {
     ) -> Result<(), Error> {
         (identity.rates.take_items(1))
             .inspect_err(|_| self.metrics.access.rate_limited("items"))?;
-        let request = self.without_secrets(request).await?;
         let salt = identity.salt(self.cache_secret.as_bytes());
+        let request = self.without_secrets(request, &salt).await?;
         if let Some(answer) = self.at_hand(&request, &salt) {
             let reader = told_again(&answer);
             return item.follow(reader, &request, None, deadline, leave).await;
@@ -204,7 +208,8 @@ impl Explainer {
         if mode == CacheMode::Only && (key.is_none() || !self.cache.enabled()) {
             return Err(Error::NotCached);
         }
-        let reader = match self.in_flight.0.board(key, share, boarded_at) {
+        let boarding = (self.in_flight.0).board(key, share, request.priority, boarded_at);
+        let reader = match boarding {
             Boarding::Joined(reader) => {
                 // It waits for no engine: its place is another's.
                 drop(place);

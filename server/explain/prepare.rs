@@ -59,7 +59,7 @@ impl Explainer {
         let (retrieved, quota) = self.retrieve(request, salt).await;
         let (request, text, snippet) = (request.clone(), self.text.clone(), snippet.clone());
         let prompt = move || prepare(&request, &snippet, &text, retrieved, quota);
-        let mut prepared = self.work(prompt).await??;
+        let mut prepared = self.work(salt, prompt).await??;
         prepared.made = (began, now());
         self.metrics.prompts.made(prepared.made.1 - began);
         let (tokens, context) = (prepared.tokens.len(), self.model.context_length);
@@ -72,21 +72,21 @@ impl Explainer {
         Ok(prepared)
     }
 
-    /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, and not more
-    /// at once than there are cores.
+    /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, not more at once
+    /// than there are cores, and in turns between tenants, whose salts tell them apart.
     pub(super) async fn work<T: Send + 'static>(
         &self,
+        salt: &[u8],
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let turn = self.preparing.clone().acquire_owned().await;
-        let turn = turn.map_err(|_| Error::ShuttingDown)?;
+        let place = self.preparing.place(salt).await;
         let done = self.machine.compute(move || {
             // Held to the end of the work, also when the item has been cancelled meanwhile.
-            let _turn = turn;
+            let _place = place;
             work()
         });
         done.await.map_err(|panic| {
-            tracing::error!(%panic, "a prompt could not be made");
+            tracing::error!(%panic, "code could not be read, or a prompt not be made");
             Error::Internal
         })
     }

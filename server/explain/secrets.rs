@@ -13,6 +13,7 @@ impl Explainer {
     pub(super) async fn without_secrets(
         &self,
         mut request: ValidRequest,
+        salt: &[u8],
     ) -> Result<ValidRequest, Error> {
         if !self.redact_secrets {
             return Ok(request);
@@ -22,18 +23,11 @@ impl Explainer {
             let redacted = redact(&code);
             (code, redacted)
         } else {
-            let turn = self.preparing.clone().acquire_owned().await;
-            let turn = turn.map_err(|_| Error::ShuttingDown)?;
-            let scanned = self.machine.compute(move || {
-                // Held to the end of the work, also when the item has been cancelled meanwhile.
-                let _turn = turn;
+            let scan = move || {
                 let redacted = redact(&code);
                 (code, redacted)
-            });
-            scanned.await.map_err(|panic| {
-                tracing::error!(%panic, "code could not be searched for secrets");
-                Error::Internal
-            })?
+            };
+            self.work(salt, scan).await?
         };
         if let Some(redacted) = &redacted {
             self.metrics.access.redacted(redacted.count());

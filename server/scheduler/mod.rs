@@ -140,17 +140,15 @@ pub struct Starting {
     shared: thread::Shared,
     options: SupervisorOptions,
     engines: Vec<(Arc<Loader>, Started)>,
-    unwanted: Unwanted,
+    unattended: Unattended,
 }
 
-/// Ends engines that nobody waits for any more: one of them cannot be loaded, or the server ends before it has begun.
-struct Unwanted(Option<Arc<Queue>>);
+/// Ends engines that nobody looks after any more: one of them cannot be loaded, does not come back, or the server ends.
+struct Unattended(Arc<Queue>);
 
-impl Drop for Unwanted {
+impl Drop for Unattended {
     fn drop(&mut self) {
-        if let Some(queue) = &self.0 {
-            queue.stop();
-        }
+        self.0.stop();
     }
 }
 
@@ -187,7 +185,7 @@ impl Scheduler {
         });
         let starting = Starting {
             engines: engines.collect(),
-            unwanted: Unwanted(Some(shared.queue.clone())),
+            unattended: Unattended(shared.queue.clone()),
             shared,
             options: options.supervisor,
         };
@@ -234,6 +232,16 @@ impl Scheduler {
         }
     }
 
+    /// Makes a job as urgent as this, if it is not so already and still waits: one that an engine has begun keeps its rank.
+    pub fn raise(&self, ticket: &mut Ticket, priority: Priority) {
+        if priority < ticket.priority
+            && let Some(rank) =
+                (self.queue).raise(&ticket.tenant, ticket.rank, (ticket.priority, priority))
+        {
+            (ticket.rank, ticket.priority) = (rank, priority);
+        }
+    }
+
     /// Queue and engines at this moment.
     pub fn gauges(&self) -> &Gauges {
         &self.gauges
@@ -269,9 +277,8 @@ impl Starting {
                     .map_err(|_| EngineError::Broken("its thread ended while it was loading"))??,
             );
         }
-        self.unwanted.0 = None;
         let now = tokio::time::Instant::now().into_std();
-        let supervisor = Supervisor::new(self.shared, self.options, self.engines, restarts, now);
+        let supervisor = Supervisor::new(self, restarts, now);
         Ok((infos, supervisor))
     }
 }

@@ -132,6 +132,20 @@ impl Queue {
         Ok(position)
     }
 
+    /// Makes a job that waits more urgent. Gives its rank from then on; `None`: it does not wait any more.
+    pub(super) fn raise(
+        &self,
+        tenant: &str,
+        rank: Rank,
+        priorities: (Priority, Priority),
+    ) -> Option<Rank> {
+        let mut state = self.lock();
+        let (rank, sequence) = state.room.raise(tenant, rank, priorities)?;
+        sequence.set_rank(rank);
+        state.moved = true;
+        Some(rank)
+    }
+
     /// Tells everybody who waits how many are before it, where that has changed.
     pub(super) fn tell_positions(&self) {
         let mut state = self.lock();

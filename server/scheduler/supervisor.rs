@@ -22,7 +22,7 @@ use crate::engine::{BackendInfo, EngineError};
 use crate::scheduler::queue::Seat;
 use crate::scheduler::thread::{self, Shared};
 use crate::scheduler::vitals::Watch;
-use crate::scheduler::{Failure, Loader, Started};
+use crate::scheduler::{Failure, Loader, Started, Starting, Unattended};
 
 /// Items that wait are told their position at most once in this time.
 pub const POSITION_INTERVAL: Duration = Duration::from_millis(250);
@@ -84,6 +84,8 @@ pub struct Supervisor {
     engines: Vec<Engine>,
     observer: RestartObserver,
     working: watch::Sender<bool>,
+    /// Engines do not outlive who looks after them, however that ends.
+    _unattended: Unattended,
 }
 
 struct Engine {
@@ -99,13 +101,7 @@ struct Engine {
 
 impl Supervisor {
     /// Of engines that are ready.
-    pub(super) fn new(
-        shared: Shared,
-        options: SupervisorOptions,
-        engines: Vec<(Arc<Loader>, Started)>,
-        observer: RestartObserver,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(started: Starting, observer: RestartObserver, now: Instant) -> Self {
         let engine = |(load, started): (Arc<Loader>, Started)| Engine {
             load,
             thread: started.thread,
@@ -115,11 +111,12 @@ impl Supervisor {
             restarts: VecDeque::new(),
         };
         Self {
-            shared,
-            options,
-            engines: engines.into_iter().map(engine).collect(),
+            shared: started.shared,
+            options: started.options,
+            engines: started.engines.into_iter().map(engine).collect(),
             observer,
             working: watch::channel(true).0,
+            _unattended: started.unattended,
         }
     }
 

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::scheduler::waiting::{Priority, Rank, Tenant};
+
 /// What happens to a job, in order: queued..., started, token..., then ended or failed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -64,6 +66,10 @@ pub struct Ticket {
     /// How many are before it; `None` once that does not change any more.
     position: Option<watch::Receiver<usize>>,
     cancelled: Arc<AtomicBool>,
+    /// What it has in the queue.
+    pub(super) tenant: Tenant,
+    pub(super) rank: Rank,
+    pub(super) priority: Priority,
     /// Items that were waiting before it.
     pub queue_position: usize,
     /// When it was accepted.
@@ -75,9 +81,13 @@ impl Ticket {
         events: mpsc::Receiver<Event>,
         position: watch::Receiver<usize>,
         cancelled: Arc<AtomicBool>,
+        (tenant, rank, priority): (Tenant, Rank, Priority),
         accepted_at: Instant,
     ) -> Self {
         Self {
+            tenant,
+            rank,
+            priority,
             events,
             position: Some(position),
             cancelled,

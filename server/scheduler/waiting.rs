@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 /// Whose item it is. Empty: nobody's in particular.
 pub type Tenant = Arc<str>;
 
-/// How urgent an item is, beside those of its own tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// How urgent an item is, beside those of its own tenant: less is more urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
     /// Somebody looks at the screen.
     Interactive,
@@ -34,7 +34,7 @@ impl Priority {
     }
 }
 
-/// An item's place among those of its tenant: less goes first. No two are equal, and it never changes.
+/// An item's place among those of its tenant: less goes first. No two are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     due: Instant,
@@ -119,6 +119,25 @@ impl<T> WaitingRoom<T> {
         });
         lane.tokens += size.prompt;
         lane.items.insert(rank, Waiting { item, size });
+    }
+
+    /// Makes one that waits as urgent as if it had come with the priority `to` and not `from`, and gives its rank from
+    /// then on. `None`: it does not wait.
+    pub fn raise(
+        &mut self,
+        tenant: &str,
+        rank: Rank,
+        (from, to): (Priority, Priority),
+    ) -> Option<(Rank, &mut T)> {
+        let lane = self.lanes.get_mut(tenant)?;
+        let waiting = lane.items.remove(&rank)?;
+        let came = rank.due - from.handicap(self.aging);
+        let rank = Rank {
+            due: came + to.handicap(self.aging),
+            ..rank
+        };
+        let waiting = lane.items.entry(rank).or_insert(waiting);
+        Some((rank, &mut waiting.item))
     }
 
     /// Tenants with items that wait.
@@ -246,6 +265,28 @@ mod tests {
         let wanted = ["soon", "normal", "too late for normal", "bulk"];
         assert_eq!(order[..4], wanted);
         assert_eq!((room.len(), room.tokens()), (0, 0));
+    }
+
+    #[test]
+    fn who_is_raised_goes_as_if_it_had_always_been_as_urgent() {
+        let (mut room, start) = (WaitingRoom::new(AGING), Instant::now());
+        let tenant: Tenant = "a".into();
+        let mut push = |name, priority, after| {
+            let rank = room.rank(priority, start + Duration::from_secs(after));
+            room.push(&tenant, rank, SIZE, name);
+            rank
+        };
+        push("normal", Priority::Normal, 0);
+        let bulk = push("bulk", Priority::Bulk, 1);
+        push("interactive", Priority::Interactive, 2);
+        let raise = (Priority::Bulk, Priority::Interactive);
+        let (raised, item) = room.raise("a", bulk, raise).expect("it waits");
+        assert_eq!(*item, "bulk");
+        assert_eq!(room.raise("a", bulk, raise), None, "it has another rank");
+        assert_eq!(room.first_rank("a"), Some(raised));
+        assert_eq!((room.len(), room.tokens()), (3, 30));
+        let order: Vec<_> = std::iter::from_fn(|| room.pop("a")).collect();
+        assert_eq!(order, ["bulk", "interactive", "normal"]);
     }
 
     #[test]

@@ -115,7 +115,13 @@ impl Sequence {
             charged: 0,
             owed: 0,
         };
-        (sequence, Ticket::new(events, position, cancelled, now))
+        let standing = (
+            sequence.tenant.clone(),
+            sequence.rank,
+            sequence.job.priority,
+        );
+        let ticket = Ticket::new(events, position, cancelled, standing, now);
+        (sequence, ticket)
     }
 
     pub(in crate::scheduler) fn tenant(&self) -> &Tenant {
@@ -124,6 +130,10 @@ impl Sequence {
 
     pub(in crate::scheduler) fn rank(&self) -> Rank {
         self.rank
+    }
+
+    pub(in crate::scheduler) fn set_rank(&mut self, rank: Rank) {
+        self.rank = rank;
     }
 
     pub(in crate::scheduler) fn claim(&self) -> Claim<'_> {
