@@ -308,7 +308,8 @@ impl Sent {
             Code::ResourceExhausted => {
                 let full = message.contains("queue is full");
                 let slow = message.contains("was not read") && conduct.slow;
-                full || slow || message.contains("out of memory")
+                let often = message.contains("for these credentials");
+                full || slow || often || message.contains("out of memory")
             }
             Code::Internal => message.contains("the engine failed"),
             _ => false,

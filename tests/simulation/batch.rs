@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use code_explainer_client::proto::ExplainRequest;
 use code_explainer_client::{
-    Client, Code, ConnectOptions, ExplainOptions, Item, Priority, Progress, Retry, Step, Window,
+    Client, Code, ConnectOptions, ExplainOptions, Item, Priority, Progress, Retry, Step, Token,
+    Window,
 };
 use futures::StreamExt;
 use tokio::time::sleep;
@@ -52,14 +53,18 @@ struct Known {
 }
 
 /// A batch of items from the first step to the last.
-pub(crate) async fn run(name: String, net: Net) {
+pub(crate) async fn run(name: String, net: Net, token: Option<String>) {
     sleep(milliseconds(0, 6000)).await;
     let (of, to) = (name.clone(), net.clone());
     let open = move || {
         let (of, to) = (of.clone(), to.clone());
         async move { to.connect(&of).await }
     };
-    let client = Client::connect_through("server:1", &ConnectOptions::default(), open);
+    let options = ConnectOptions {
+        token: token.map(|token| Token::new(&token).expect("a header")),
+        ..ConnectOptions::default()
+    };
+    let client = Client::connect_through("server:1", &options, open);
     let client = client.expect("an address");
     let items: Vec<Item> = (0..between(1, 12)).map(|_| draw_item()).collect();
     let wanted: Vec<Expected> = (items.iter())
@@ -131,6 +136,10 @@ fn take(name: &str, item: &mut Known, step: Step, wanted: &Expected, cancelled: 
         Progress::Retrying { tried, error } => {
             note!("{name}: {index} is tried again after {tried}: {error}");
             assert_ne!(error.code(), Code::AlreadyExists, "{error}");
+            let full = error
+                .to_string()
+                .contains("which is the limit; wait for an answer");
+            assert!(!full, "{name}: {index} was sent without credit: {error}");
         }
         Progress::Finished(Ok(answer)) => {
             note!("{name}: {index} has its answer");

@@ -4,7 +4,8 @@
 //! breaks and when, and every random number that anybody draws; so the number is all that it takes to see a failure again.
 //!
 //! - `world`: its time and its chances. `trace`: its history. `net`: its network.
-//! - `node`: its servers. `batch`, `raw`: its clients, with the Rust client and by themselves. `oracle`: what answers have to be.
+//! - `node`: its servers. `oracle`: what answers have to be.
+//! - `batch`, `raw`, `single`: its clients, with the Rust client, by themselves over a stream, and with a call for each item.
 //! - `account`: what has to be true of what a client hears. `scenario`: from beginning to end.
 //! - `workers`: many worlds, in processes beside each other.
 //!
@@ -17,6 +18,7 @@ mod node;
 mod oracle;
 mod raw;
 mod scenario;
+mod single;
 #[path = "../common/smollm.rs"]
 #[allow(dead_code)]
 mod smollm;

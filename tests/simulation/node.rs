@@ -1,9 +1,12 @@
 //! A server of the world: what it is set to, how it lives and dies, and what has to be true of it.
 
+use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use code_explainer::access::rates::Rate;
 use code_explainer::api::Shared;
 use code_explainer::config::{Command, Config};
 use code_explainer::engine::Backend;
@@ -12,7 +15,7 @@ use code_explainer::machine::{Durations, Machine};
 use code_explainer::metrics::Snapshot;
 use code_explainer::model::Model;
 use code_explainer::run::RunError;
-use code_explainer::scheduler::{Gauges, Loader};
+use code_explainer::scheduler::{Gauges, Loader, Weights};
 use code_explainer::{Edges, run_on};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -25,6 +28,8 @@ use crate::smollm;
 use crate::trace::note;
 use crate::world::{below, between, milliseconds, once_in};
 
+/// All tenants that there are.
+const TENANTS: [&str; 3] = ["red", "green", "blue"];
 /// Tokens of a block of the fake engine's KV cache.
 const BLOCK_TOKENS: usize = 16;
 /// A step that takes longer hangs.
@@ -40,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     blocks: usize,
     engines: usize,
+    /// Names of the tenants that its servers tell apart; none: all clients are alike.
+    tenants: &'static [&'static str],
     /// Trouble is to be had.
     pub(crate) storm: Arc<AtomicBool>,
 }
@@ -81,17 +88,53 @@ impl Settings {
         config.cache.ttl = milliseconds(1000, 20_000);
         config.shutdown_grace = milliseconds(0, 1500);
         config.drain_timeout = milliseconds(0, 4000);
+        let tenants = TENANTS.get(..between(0, 3) as usize).unwrap_or(&TENANTS);
+        if tenants.is_empty() {
+            config.access.book = None;
+        }
+        if once_in(3) {
+            let shares = tenants
+                .iter()
+                .map(|name| (name.to_string(), between(1, 4) as f64));
+            scheduler.queue.weights = Weights(shares.collect());
+        }
+        config.access.allowance.items = once_in(6).then(|| Rate {
+            amount: NonZeroU32::new(between(2, 20) as u32).expect("at least two"),
+            per: milliseconds(500, 3000),
+        });
         Self {
             config,
             blocks: between((CONTEXT / BLOCK_TOKENS) as u64, 96) as usize,
             engines: if once_in(4) { 2 } else { 1 },
+            tenants,
             storm: Arc::new(AtomicBool::new(true)),
         }
     }
 
-    /// What those who do not say otherwise are set to.
-    pub(crate) fn base() -> Config {
-        let arguments = ["server", "serve", "--cache-secret", "of the simulation"];
+    /// What a client has its servers know it by.
+    pub(crate) fn token(&self) -> Option<String> {
+        let tenant = self
+            .tenants
+            .get(below(self.tenants.len() as u64) as usize)?;
+        Some(format!("cex_{tenant}"))
+    }
+
+    /// What those who do not say otherwise are set to. `book` is where the servers find their tenants.
+    pub(crate) fn base(book: &Path) -> Config {
+        let lines = TENANTS.map(|tenant| {
+            let hash = blake3::hash(format!("cex_{tenant}").as_bytes());
+            format!("key {tenant} blake3:{hash} tenant={tenant} roles=explain\n")
+        });
+        std::fs::write(book, lines.concat()).expect("a file of its own");
+        let book = book.to_str().expect("UTF-8");
+        let arguments = [
+            "server",
+            "serve",
+            "--cache-secret",
+            "of the simulation",
+            "--auth-file",
+            book,
+        ];
         match Command::from_args(arguments.map(Into::into)) {
             Ok(Command::Serve(config)) => *config,
             other => panic!("{other:?} is not what was written"),

@@ -35,6 +35,8 @@ pub(crate) struct Raw {
     /// Bytes that it has the server send ahead.
     window: u32,
     token: String,
+    /// By which its servers know it.
+    key: Option<String>,
     /// Items that it still wants to send.
     left: u64,
     /// Those that a server forgot.
@@ -78,6 +80,7 @@ pub(crate) async fn run(name: String, net: Net, settings: Settings) {
         in_order,
         window: if once_in(3) { 256 } else { 65_535 },
         token: String::new(),
+        key: settings.token(),
         left: between(1, 10),
         again: Vec::new(),
         ids: 0,
@@ -195,8 +198,8 @@ impl Raw {
             request: Some(Wish::Open(opening)),
         });
         let mut client = ExplainServiceClient::new(channel);
-        let receiver = ReceiverStream::new(receiver);
-        let responses = client.explain_stream(receiver).await.ok()?.into_inner();
+        let call = with_key(ReceiverStream::new(receiver), self.key.as_deref());
+        let responses = client.explain_stream(call).await.ok()?.into_inner();
         let mut stream = Stream {
             requests,
             responses,
@@ -263,12 +266,7 @@ impl Raw {
         self.ids += 1;
         let mut request = ExplainRequest::from(draw_item());
         request.id = format!("{}", self.ids);
-        if once_in(4) {
-            request.timeout = prost_types::Duration::try_from(milliseconds(5, 3000)).ok();
-            if once_in(2) {
-                request.on_deadline = OnDeadline::Keep.into();
-            }
-        }
+        draw_deadline(&mut request);
         if once_in(6)
             && let Some(id) = self.account.in_flight().last()
         {
@@ -276,4 +274,24 @@ impl Raw {
         }
         request
     }
+}
+
+/// Gives one item in four a time in which it has to end.
+pub(crate) fn draw_deadline(request: &mut ExplainRequest) {
+    if once_in(4) {
+        request.timeout = prost_types::Duration::try_from(milliseconds(5, 3000)).ok();
+        if once_in(2) {
+            request.on_deadline = OnDeadline::Keep.into();
+        }
+    }
+}
+
+/// A call that says whose it is.
+pub(crate) fn with_key<T>(message: T, key: Option<&str>) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if let Some(key) = key {
+        let value = format!("Bearer {key}").parse().expect("a header");
+        request.metadata_mut().insert("authorization", value);
+    }
+    request
 }

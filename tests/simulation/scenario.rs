@@ -13,7 +13,7 @@ use crate::net::{Net, Trouble};
 use crate::node::{Life, Settings, operate};
 use crate::trace::note;
 use crate::world::{below, between, milliseconds, once_in};
-use crate::{batch, raw};
+use crate::{batch, raw, single};
 
 /// After the storm: for all items to be answered, with every delay that a client or the network can have.
 const CALM: Duration = Duration::from_secs(900);
@@ -37,12 +37,12 @@ pub(crate) async fn run(base: &Config) {
     let names: Vec<String> = (0..between(2, 5)).map(|n| format!("client-{n}")).collect();
     for name in &names {
         net.add_client(name);
-        let (name, net) = (name.clone(), net.clone());
-        if once_in(2) {
-            clients.spawn(batch::run(name, net));
-        } else {
-            clients.spawn(raw::run(name, net, settings.clone()));
-        }
+        let (name, net, settings) = (name.clone(), net.clone(), settings.clone());
+        match below(5) {
+            0 | 1 => clients.spawn(batch::run(name, net, settings.token())),
+            2 | 3 => clients.spawn(raw::run(name, net, settings)),
+            _ => clients.spawn(single::run(name, net, settings)),
+        };
     }
     // A third of the worlds see no storm at all: what is not allowed there is not allowed anywhere.
     if !once_in(3) {

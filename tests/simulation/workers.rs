@@ -61,7 +61,8 @@ pub(crate) fn main() -> ExitCode {
 /// Lives through the worlds of a range, and tells of each in a line.
 fn work(first: u64, step: u64, end: u64) -> ExitCode {
     trace::watch_panics();
-    let base = Settings::base();
+    let files = tempfile::tempdir().expect("a folder of its own");
+    let base = Settings::base(&files.path().join("book"));
     // What libraries find out once in a process, they find out in the real world: how fast its clock is, say.
     smollm::text();
     drop(Shared::new(&base).expect("a server's parts"));
