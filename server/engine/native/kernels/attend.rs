@@ -12,21 +12,57 @@ use super::kv::KvPool;
 use super::lanes::{LANES, Lanes};
 use super::matrix::{Matrix, MatrixMut};
 use super::rope::Rope;
-use super::span::{Following, ROW, SPAN, Span};
+use super::span::{DIMS, Following, ROW, SPAN, Span};
 use super::stored::Stored;
 use crate::engine::{BlockId, KvPrecision};
 
 /// Most queries that go together.
 pub(super) const TILE: usize = 6;
 
-/// Floats of a partial result: the weighted values, then the largest score and the sum.
-pub(super) fn partial_len(padded_dim: usize) -> usize {
-    padded_dim + LANES
+/// How the partial results of a query lie: the largest scores of all spans, their sums, and then the weighted values of
+/// one span after the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Partials {
+    /// Spans that there is room for, in whole vectors.
+    spans: usize,
+    padded_dim: usize,
 }
 
-/// Floats of [`Tile::room`]: `[TILE + 1][head_dim]` for queries, `[TILE + 1][ROW]` for scores.
+impl Partials {
+    /// Of sequences of up to `spans` spans.
+    pub(super) fn new(spans: usize, padded_dim: usize) -> Self {
+        Self {
+            spans: spans.next_multiple_of(LANES),
+            padded_dim,
+        }
+    }
+
+    /// Floats from a query to the next.
+    pub(super) fn len(&self) -> usize {
+        self.spans * (2 + self.padded_dim)
+    }
+
+    fn largest(&self, span: usize) -> usize {
+        span
+    }
+
+    fn sum(&self, span: usize) -> usize {
+        self.spans + span
+    }
+
+    fn values(&self, span: usize) -> usize {
+        2 * self.spans + span * self.padded_dim
+    }
+}
+
+/// Floats of [`Tile::room`]: a query on its way, `[head_dim / DIMS][TILE][DIMS]` of them, `[TILE + 1][ROW]` for
+/// scores.
 pub(super) fn room(head_dim: usize) -> usize {
-    (TILE + 1) * (head_dim + ROW)
+    head_dim + queries_len(head_dim) + (TILE + 1) * ROW
+}
+
+fn queries_len(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(DIMS) * TILE
 }
 
 /// Queries of one KV head over some spans of their sequence.
@@ -51,9 +87,9 @@ pub(super) struct Tile<'a> {
     pub(super) spans: Range<usize>,
     /// See [`room`].
     pub(super) room: &'a mut [f32],
-    /// `[rows * group][stride]` of partial results.
+    /// `[rows * group]` times [`Partials::len`].
     pub(super) partials: *mut f32,
-    pub(super) stride: usize,
+    pub(super) layout: Partials,
 }
 
 impl Tile<'_> {
@@ -130,12 +166,13 @@ unsafe fn attend_n<V: Lanes, E: Stored, const N: usize>(tile: &mut Tile<'_>, fir
     for i in 0..N {
         let (row, column) = tile.place(first + i);
         let x = &tile.qkv.row(row)[column..][..dim];
-        // `[head_dim][N]`, so that a dimension of all queries lies together.
-        let (rotated, q) = tile.room[..(N + 1) * dim].split_at_mut(dim);
-        tile.rope
-            .rotate(tile.position + (first + i) / tile.group, x, rotated);
-        for (q, x) in q.chunks_exact_mut(N).zip(&*rotated) {
-            q[i] = x * tile.scale;
+        let (rotated, queries) = tile.room.split_at_mut(dim);
+        let position = tile.position + (first + i) / tile.group;
+        // SAFETY: the instructions are there.
+        unsafe { tile.rope.rotate::<V>(position, x, rotated) };
+        for (part, x) in rotated.chunks(DIMS).enumerate() {
+            let q = &mut queries[(part * N + i) * DIMS..][..x.len()];
+            (q.iter_mut().zip(x)).for_each(|(q, x)| *q = x * tile.scale);
         }
     }
     for index in tile.spans.clone() {
@@ -145,16 +182,15 @@ unsafe fn attend_n<V: Lanes, E: Stored, const N: usize>(tile: &mut Tile<'_>, fir
         if visible[N - 1] == 0 {
             continue;
         }
-        let (padded, block_tokens) = (tile.kv.shape().padded_dim(), tile.kv.shape().block_tokens);
-        let at = first * tile.stride + index * partial_len(padded);
-        // SAFETY: passed on; a tile of N queries has their partial results from here on, `stride` apart.
+        let (layout, block_tokens) = (tile.layout, tile.kv.shape().block_tokens);
+        // SAFETY: passed on; there are partial results of N queries from `first` on.
         unsafe {
-            let out = tile.partials.add(at);
-            let (queries, rows) = tile.room.split_at_mut((TILE + 1) * dim);
+            let partials = tile.partials.add(first * layout.len());
+            let (queries, rows) = tile.room[dim..].split_at_mut(queries_len(dim));
             let (rows, _) = rows.as_chunks_mut();
             let (scales, scores) = rows.split_first_mut().expect("rows of scores");
             let scores = scores.first_chunk_mut().expect("a row for each query");
-            let mut span = Span::<E, N>::new(tile.kv.shape(), tile.stride, visible, scales);
+            let mut span = Span::<E, N>::new(tile.kv.shape(), layout.len(), visible, scales);
             let next = Following {
                 blocks: (tile.blocks)
                     .get((start + SPAN) / block_tokens..)
@@ -173,7 +209,13 @@ unsafe fn attend_n<V: Lanes, E: Stored, const N: usize>(tile: &mut Tile<'_>, fir
                 start,
                 following,
             );
-            span.attend::<V>(queries[dim..].as_ptr(), scores, out);
+            let out = partials.add(layout.values(index));
+            let ends = span.attend::<V>(queries.as_ptr(), scores, out);
+            for (i, (largest, sum)) in ends.into_iter().enumerate() {
+                let partials = partials.add(i * layout.len());
+                *partials.add(layout.largest(index)) = largest;
+                *partials.add(layout.sum(index)) = sum;
+            }
         }
     }
 }
@@ -184,52 +226,80 @@ unsafe fn attend_n<V: Lanes, E: Stored, const N: usize>(tile: &mut Tile<'_>, fir
 /// The partial results of all spans are there, and nobody else uses them nor these rows' head of `out`.
 #[inline(always)]
 pub(super) unsafe fn merge<V: Lanes>(tile: Tile<'_>, out: &MatrixMut<'_>) {
-    let (dim, padded) = (tile.kv.shape().head_dim, tile.kv.shape().padded_dim());
-    let len = partial_len(padded);
+    let (dim, layout) = (tile.kv.shape().head_dim, tile.layout);
     for query in 0..tile.queries() {
         let spans = tile.visible(query).div_ceil(SPAN);
         let (row, column) = tile.place(query);
         // SAFETY: passed on.
         unsafe {
-            let partials = tile.partials.add(query * tile.stride);
-            let mut max = f32::NEG_INFINITY;
-            for span in 0..spans {
-                let of_span = *partials.add(span * len + padded);
-                max = if of_span > max { of_span } else { max };
-            }
-            // The first span's result takes the sum.
-            let first = weight::<V>(*partials.add(padded), max);
-            let mut sum = first.mul(V::splat(*partials.add(padded + 1)));
-            for at in (0..padded).step_by(LANES) {
-                let x = partials.add(at);
-                V::load(x).mul(first).store(x);
-            }
-            for span in 1..spans {
-                let from = partials.add(span * len);
-                let w = weight::<V>(*from.add(padded), max);
-                sum = w.fma(V::splat(*from.add(padded + 1)), sum);
-                for at in (0..padded).step_by(LANES) {
-                    let x = partials.add(at);
-                    w.fma(V::load(from.add(at)), V::load(x)).store(x);
-                }
-            }
-            let inverse = V::splat(1.0).div(sum);
-            for at in (0..padded).step_by(LANES) {
-                let x = partials.add(at);
-                V::load(x).mul(inverse).store(x);
-            }
+            let partials = tile.partials.add(query * layout.len());
+            let inverse = V::splat(1.0).div(weights::<V>(partials, &layout, spans));
             let out = out.row_part(row, column, dim);
-            partials.copy_to_nonoverlapping(out.as_mut_ptr(), dim);
+            let (whole, rest) = out.as_chunks_mut::<LANES>();
+            for (i, out) in whole.iter_mut().enumerate() {
+                let sum = weighted_sum::<V>(partials, &layout, spans, i * LANES);
+                sum.mul(inverse).store(out.as_mut_ptr());
+            }
+            if !rest.is_empty() {
+                let mut last = [0.0; LANES];
+                let sum = weighted_sum::<V>(partials, &layout, spans, whole.len() * LANES);
+                sum.mul(inverse).store(last.as_mut_ptr());
+                rest.copy_from_slice(&last[..rest.len()]);
+            }
         }
     }
 }
 
-/// What a span counts whose largest score is `of_span`.
+/// Puts what each span counts in the place of its largest score, and returns the sum of all exponentials.
 ///
 /// # Safety
-/// The instructions are there.
+/// `partials` are those of a query with so many spans.
 #[inline(always)]
-unsafe fn weight<V: Lanes>(of_span: f32, max: f32) -> V {
+unsafe fn weights<V: Lanes>(partials: *mut f32, layout: &Partials, spans: usize) -> V {
+    // SAFETY: passed on; there is room for whole vectors.
+    unsafe {
+        let lowest = V::splat(f32::NEG_INFINITY);
+        let mut lanes = lowest;
+        for span in (0..spans).step_by(LANES) {
+            let largest = V::load(partials.add(layout.largest(span)));
+            lanes = lanes.max(largest.first(spans - span, lowest));
+        }
+        let max = V::splat(lanes.max_lane());
+        for span in (0..spans).step_by(LANES) {
+            let at = partials.add(layout.largest(span));
+            V::load(at).sub(max).exp().store(at);
+        }
+        // The first span's takes the others.
+        let weight = V::splat(*partials.add(layout.largest(0)));
+        let mut total = V::splat(*partials.add(layout.sum(0))).mul(weight);
+        for span in 1..spans {
+            let weight = V::splat(*partials.add(layout.largest(span)));
+            total = weight.fma(V::splat(*partials.add(layout.sum(span))), total);
+        }
+        total
+    }
+}
+
+/// The weighted sum of 16 columns.
+///
+/// # Safety
+/// As [`weights`], which are there; the columns are within the padded head.
+#[inline(always)]
+unsafe fn weighted_sum<V: Lanes>(
+    partials: *const f32,
+    layout: &Partials,
+    spans: usize,
+    column: usize,
+) -> V {
     // SAFETY: passed on.
-    unsafe { V::splat(of_span).sub(V::splat(max)).exp() }
+    unsafe {
+        let mut values = partials.add(layout.values(0) + column);
+        let mut sum = V::load(values).mul(V::splat(*partials.add(layout.largest(0))));
+        for span in 1..spans {
+            values = values.add(layout.padded_dim);
+            let weight = V::splat(*partials.add(layout.largest(span)));
+            sum = weight.fma(V::load(values), sum);
+        }
+        sum
+    }
 }

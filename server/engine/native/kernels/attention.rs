@@ -7,7 +7,7 @@
 //! keys and values are loaded once for all of them.
 
 use super::Compute;
-use super::attend::{TILE, Tile, attend, merge, partial_len, room};
+use super::attend::{Partials, TILE, Tile, attend, merge, room};
 use super::isa::dispatch;
 use super::kv::{KvPool, KvShape};
 use super::matrix::{Matrix, MatrixMut};
@@ -52,6 +52,7 @@ pub struct Attention {
     /// For each worker, or where sequences are split for each tile and head: partial results.
     partials: Buffer,
     partials_len: usize,
+    layout: Partials,
 }
 
 impl Attention {
@@ -67,8 +68,8 @@ impl Attention {
     ) -> Result<Self, EngineError> {
         let group = heads / shape.kv_heads;
         let room_len = room(shape.head_dim);
-        let spans = max_tokens.div_ceil(SPAN);
-        let partials_len = group * tile_rows(group) * spans * partial_len(shape.padded_dim());
+        let layout = Partials::new(max_tokens.div_ceil(SPAN), shape.padded_dim());
+        let partials_len = group * tile_rows(group) * layout.len();
         Ok(Self {
             heads,
             group,
@@ -79,6 +80,7 @@ impl Attention {
             // Becomes resident as far as it is used.
             partials: Buffer::zeroed(TASKS * workers * partials_len, "attention")?,
             partials_len,
+            layout,
         })
     }
 
@@ -107,6 +109,7 @@ impl Attention {
         let shape = kv.shape();
         let (pool, isa) = (&compute.pool, compute.isa);
         let (group, scale, max_tokens) = (self.group, self.scale, self.max_tokens);
+        let layout = self.layout;
         assert!(self.heads == group * shape.kv_heads);
         let row = self.room_len;
         let room = MatrixMut::new(self.room.as_mut_slice(), pool.threads(), row);
@@ -142,7 +145,7 @@ impl Attention {
                 // SAFETY: a worker runs one task at a time and has a row of its own.
                 room: unsafe { room.row_part(worker, 0, row) },
                 partials: partials.at(region, 0),
-                stride: len / (group * tile_rows(group)),
+                layout,
             }
         };
         let units = tiles.len() * shape.kv_heads;

@@ -299,7 +299,8 @@ unsafe fn write_keys_as<V: Lanes, E: Stored>(rows: &Rows<'_>) {
     };
     for (row, slot) in rows.slots.iter().enumerate() {
         let x = &rows.qkv.row(row)[rows.columns.0 + rows.head * dim..][..dim];
-        rows.rope.rotate(slot.position, x, rotated);
+        // SAFETY: passed on.
+        unsafe { rows.rope.rotate::<V>(slot.position, x, rotated) };
         let scale = E::scale(rotated);
         let inverse = 1.0 / scale;
         // SAFETY: the slot is below `block_tokens`, its keys are `dim` numbers `stride` apart.

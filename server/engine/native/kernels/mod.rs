@@ -5,7 +5,7 @@
 //! this module and in the pool.
 //!
 //! Reading order: [`isa`], `lanes`, [`matrix`], [`panels`], [`gemm`], `dots`, [`quantized_rows`], [`quantized_weights`],
-//! [`quantized_gemm`], [`norm`], [`activation`], [`rope`], `stored`, [`kv`], [`attention`], `attend`; and
+//! [`quantized_gemm`], [`norm`], [`activation`], [`rope`], `stored`, [`kv`], [`attention`], `attend`, `span`, `softmax`; and
 //! [`limits`], what they are measured against.
 
 #![allow(
@@ -29,6 +29,7 @@ pub mod quantized_gemm;
 pub mod quantized_rows;
 pub mod quantized_weights;
 pub mod rope;
+mod softmax;
 mod span;
 mod stored;
 

@@ -1,5 +1,7 @@
 //! Rotary position embedding (Su et al. 2021), "rotate half" order.
 
+use super::lanes::{LANES, Lanes};
+
 /// Sines and cosines of every position.
 #[derive(Debug)]
 pub struct Rope {
@@ -34,15 +36,30 @@ impl Rope {
     ///
     /// # Panics
     /// If the position is outside the tables, the head narrower than what rotates, or `out` not as wide as the head.
+    ///
+    /// # Safety
+    /// The instructions are there.
     #[inline(always)]
-    pub(super) fn rotate(&self, position: usize, x: &[f32], out: &mut [f32]) {
+    pub(super) unsafe fn rotate<V: Lanes>(&self, position: usize, x: &[f32], out: &mut [f32]) {
         let half = self.half;
         let cos = &self.cos[position * half..][..half];
         let sin = &self.sin[position * half..][..half];
         out[2 * half..].copy_from_slice(&x[2 * half..]);
         let (low, high) = x[..2 * half].split_at(half);
         let (out_low, out_high) = out[..2 * half].split_at_mut(half);
-        for j in 0..half {
+        let whole = half / LANES * LANES;
+        for j in (0..whole).step_by(LANES) {
+            // SAFETY: j + 16 is at most half.
+            unsafe {
+                let (a, b) = (V::load(low.as_ptr().add(j)), V::load(high.as_ptr().add(j)));
+                let (cos, sin) = (V::load(cos.as_ptr().add(j)), V::load(sin.as_ptr().add(j)));
+                let first = a.mul(cos).sub(b.mul(sin));
+                first.store(out_low.as_mut_ptr().add(j));
+                let second = b.mul(cos).add(a.mul(sin));
+                second.store(out_high.as_mut_ptr().add(j));
+            }
+        }
+        for j in whole..half {
             let (a, b) = (low[j], high[j]);
             out_low[j] = a * cos[j] - b * sin[j];
             out_high[j] = b * cos[j] + a * sin[j];

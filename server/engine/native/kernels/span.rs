@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::kv::{KvPool, KvShape};
 use super::lanes::{LANES, Lanes};
+use super::softmax::softmax;
 use super::stored::Stored;
 use crate::engine::BlockId;
 
@@ -19,6 +20,9 @@ const LINE: usize = 64;
 
 /// A row of scores: what lies in a block before and behind a span's tokens falls beside them.
 pub(super) const ROW: usize = LANES + SPAN + LANES;
+
+/// Dimensions of queries that lie together, so that those of a tile are at distances that the compiler knows.
+pub(super) const DIMS: usize = 64;
 
 /// Sixteen keys of a block, and where the first one's score goes.
 #[derive(Clone, Copy)]
@@ -151,15 +155,18 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
         }
     }
 
+    /// The weighted values of each query go to `out`; its largest score and the sum of its exponentials are returned.
+    ///
     /// # Safety
-    /// `q` is `[head_dim][N]`; `out` has N partial results, `stride` apart.
+    /// `q` is `[head_dim / DIMS][N][DIMS]`; `out` has a padded head for each of N queries, `stride` apart.
     #[inline(always)]
     pub(super) unsafe fn attend<V: Lanes>(
         &self,
         q: *const f32,
         scores: &mut [[f32; ROW]; N],
         out: *mut f32,
-    ) {
+    ) -> [(f32, f32); N] {
+        let mut ends = [(0.0, 0.0); N];
         // SAFETY: passed on.
         unsafe {
             match (V::WIDE, N) {
@@ -170,9 +177,8 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
             }
             for i in 0..N {
                 let out = out.add(i * self.stride);
-                let (max, sum) = self.softmax::<V>(&mut scores[i], self.visible[i]);
-                *out.add(self.padded_dim) = max;
-                *out.add(self.padded_dim + 1) = sum;
+                let scales = &*self.value_scales;
+                ends[i] = softmax::<V, E>(&mut scores[i], scales, self.visible[i]);
                 for column in (0..self.padded_dim).step_by(LANES) {
                     V::splat(0.0).store(out.add(column));
                 }
@@ -187,6 +193,7 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
                 }
             }
         }
+        ends
     }
 
     /// Scores of all keys, G groups of 16 at a time.
@@ -224,21 +231,24 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
         // SAFETY: a group of keys has `head_dim` lines of 16 numbers, `key_stride` apart; its scores end within a row.
         unsafe {
             let mut acc = [[V::splat(0.0); G]; N];
-            for _ in 0..self.head_dim {
-                for g in 0..G {
-                    let k = E::load::<V>(at[g]);
-                    let q = if G > 1 { V::read_again(q) } else { q };
-                    for n in 0..N {
-                        acc[n][g] = V::splat(*q.add(n)).fma(k, acc[n][g]);
+            for first in (0..self.head_dim).step_by(DIMS) {
+                for _ in first..self.head_dim.min(first + DIMS) {
+                    for g in 0..G {
+                        let k = E::load::<V>(at[g]);
+                        let q = if G > 1 { V::read_again(q) } else { q };
+                        for n in 0..N {
+                            acc[n][g] = V::splat(*q.add(n * DIMS)).fma(k, acc[n][g]);
+                        }
+                        at[g] = at[g].wrapping_add(self.key_stride);
+                        // More queries have more to do with a key than memory takes to bring the next.
+                        if N <= FEW {
+                            V::prefetch(ahead[g].cast());
+                            ahead[g] = ahead[g].wrapping_add(self.ahead_step);
+                        }
                     }
-                    at[g] = at[g].wrapping_add(self.key_stride);
-                    // More queries have more to do with a key than memory takes to bring the next.
-                    if N <= FEW {
-                        V::prefetch(ahead[g].cast());
-                        ahead[g] = ahead[g].wrapping_add(self.ahead_step);
-                    }
+                    q = q.add(1);
                 }
-                q = q.add(N);
+                q = q.wrapping_add((N - 1) * DIMS);
             }
             for (row, acc) in scores.iter_mut().zip(acc) {
                 for (keys, s) in keys.iter().zip(acc) {
@@ -252,48 +262,10 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
         }
     }
 
-    /// Replaces the first `visible` scores by the weights of their values and returns the largest score and the sum of the
-    /// exponentials.
-    ///
-    /// # Safety
-    /// The instructions are there.
-    #[inline(always)]
-    unsafe fn softmax<V: Lanes>(&self, scores: &mut [f32; ROW], visible: usize) -> (f32, f32) {
-        let n = visible.next_multiple_of(LANES);
-        scores[LANES + visible..LANES + n].fill(f32::NEG_INFINITY);
-        // SAFETY: n, a multiple of 16 and at most SPAN, scores, and as many scales.
-        unsafe {
-            let scores = scores.as_mut_ptr().add(LANES);
-            let scales = self.value_scales.as_ptr().add(LANES);
-            let mut lanes = V::splat(f32::NEG_INFINITY);
-            for i in (0..n).step_by(LANES) {
-                lanes = lanes.max(V::load(scores.add(i)));
-            }
-            let largest = lanes.max_lane();
-            let max = V::splat(largest);
-            let mut sum = V::splat(0.0);
-            for i in (0..n).step_by(LANES) {
-                let e = V::load(scores.add(i)).sub(max).exp();
-                e.store(scores.add(i));
-                if i + LANES > visible {
-                    for i in visible..n {
-                        *scores.add(i) = 0.0;
-                    }
-                }
-                let e = V::load(scores.add(i));
-                sum = sum.add(e);
-                if E::SCALED {
-                    e.mul(V::load(scales.add(i))).store(scores.add(i));
-                }
-            }
-            (largest, sum.sum())
-        }
-    }
-
     /// Adds the values of `tokens`, weighted, to the outputs of M queries.
     ///
     /// # Safety
-    /// `out` has M partial results, `stride` apart.
+    /// `out` has a padded head for each of M queries, `stride` apart.
     #[inline(always)]
     unsafe fn weigh<V: Lanes, const M: usize>(
         &self,
@@ -349,6 +321,7 @@ impl<'a, E: Stored, const N: usize> Span<'a, E, N> {
         // SAFETY: a piece's tokens are in its block, their weights in the rows.
         unsafe {
             let mut acc = [[V::splat(0.0); C]; M];
+            // Loaded, though zeros at first: with zeros the compiler moves some of them to memory within the loop.
             for m in 0..M {
                 for c in 0..C {
                     acc[m][c] = V::load(out(m, c));

@@ -96,6 +96,12 @@ impl Lanes for Array {
         self.zip(b, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
+    unsafe fn first(self, count: usize, b: Self) -> Self {
+        Self(std::array::from_fn(|i| {
+            if i < count { self.0[i] } else { b.0[i] }
+        }))
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         Self(self.0.map(f32::round_ties_even))
     }

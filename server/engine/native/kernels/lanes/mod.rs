@@ -50,6 +50,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn max(self, b: Self) -> Self;
     /// The smaller one; `b` where they do not compare.
     unsafe fn min(self, b: Self) -> Self;
+    /// The first `count` lanes, and the others of `b`.
+    unsafe fn first(self, count: usize, b: Self) -> Self;
     /// To the nearest integer, ties to even.
     unsafe fn round(self) -> Self;
     /// 2 to the power of integers from -126 to 127.

@@ -109,6 +109,20 @@ impl Lanes for Ymm2 {
         unsafe { Self(_mm256_min_ps(self.0, b.0), _mm256_min_ps(self.1, b.1)) }
     }
     #[inline(always)]
+    unsafe fn first(self, count: usize, b: Self) -> Self {
+        unsafe {
+            let count = _mm256_set1_epi32(count.min(16) as i32);
+            let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let high = _mm256_add_epi32(low, _mm256_set1_epi32(8));
+            let low = _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, low));
+            let high = _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, high));
+            Self(
+                _mm256_blendv_ps(b.0, self.0, low),
+                _mm256_blendv_ps(b.1, self.1, high),
+            )
+        }
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         unsafe {

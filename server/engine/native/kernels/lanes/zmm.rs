@@ -81,6 +81,11 @@ impl Lanes for Zmm {
         Self(unsafe { _mm512_min_ps(self.0, b.0) })
     }
     #[inline(always)]
+    unsafe fn first(self, count: usize, b: Self) -> Self {
+        let rest = (u32::MAX << count.min(16)) as u16;
+        Self(unsafe { _mm512_mask_mov_ps(self.0, rest, b.0) })
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         Self(unsafe { _mm512_roundscale_ps::<NEAREST>(self.0) })
