@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use crate::common::model_files::gguf::{GgufFile, Meta};
 use crate::common::model_files::tokenizer::TinyTokenizer;
-use crate::common::smollm::{checkpoint, text, unpack};
+use crate::common::smollm::{checkpoint, text};
+use crate::common::token_ids::unpack;
 
 #[derive(Deserialize)]
 struct Reference {

@@ -9,7 +9,8 @@ use code_explainer::weights::Gguf;
 use serde::Deserialize;
 
 use crate::common::model_files::gguf::{GgufFile, Meta};
-use crate::common::smollm::{hash, text, unpack};
+use crate::common::smollm::text;
+use crate::common::token_ids::{hash, unpack};
 
 #[derive(Deserialize)]
 struct Reference {

@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
@@ -85,6 +86,28 @@ impl Protocol {
     }
 }
 
+/// What a call is answered by.
+pub(super) trait Answer: Clone + Send + Sync + 'static {
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+    type Answered: Future<Output = Response<Self::Body>> + Send + 'static;
+
+    fn answer(&self, call: Request<Incoming>, peer: &Peer) -> Self::Answered;
+}
+
+impl<A, F, B> Answer for A
+where
+    A: Fn(Request<Incoming>, &Peer) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = B;
+    type Answered = F;
+
+    fn answer(&self, call: Request<Incoming>, peer: &Peer) -> F {
+        self(call, peer)
+    }
+}
+
 /// Counts a call for as long as it lives.
 struct Call(Arc<watch::Sender<usize>>);
 
@@ -98,19 +121,13 @@ enum Reason {
 impl Connections {
     /// Serves connections as they come until `stop`, and then until every one has closed. `tls` gives what new ones are
     /// encrypted by; `answer` answers a call.
-    pub(super) async fn serve<C, A, F, B>(
+    pub(super) async fn serve<C: Connection>(
         self,
         incoming: impl Stream<Item = io::Result<C>>,
         tls: impl Fn() -> Option<Arc<ServerConfig>>,
-        answer: A,
+        answer: impl Answer,
         stop: CancellationToken,
-    ) where
-        C: Connection,
-        A: Fn(Request<Incoming>, &Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) {
         let room = Arc::new(Semaphore::new(self.limits.connections));
         let (mut open, mut number) = (JoinSet::new(), 0_u64);
         {
@@ -143,20 +160,14 @@ impl Connections {
         while open.join_next().await.is_some() {}
     }
 
-    async fn handshake<I, A, F, B>(
+    async fn handshake(
         &self,
-        io: I,
+        io: impl Connection,
         tls: Option<Arc<ServerConfig>>,
-        answer: A,
+        answer: impl Answer,
         number: u64,
         stop: CancellationToken,
-    ) where
-        I: Connection,
-        A: Fn(Request<Incoming>, &Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) {
         let Some(tls) = tls else {
             return self
                 .calls(io, Peer { certificate: None }, answer, number, stop)
@@ -183,27 +194,21 @@ impl Connections {
             .await;
     }
 
-    async fn calls<I, A, F, B>(
+    async fn calls<A: Answer>(
         &self,
-        io: I,
+        io: impl Connection,
         peer: Peer,
         answer: A,
         number: u64,
         stop: CancellationToken,
-    ) where
-        I: Connection,
-        A: Fn(Request<Incoming>, &Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) {
         let calls = Arc::new(watch::Sender::new(0));
         let open = calls.subscribe();
         let service = service_fn(move |request| {
-            let (call, answered) = (Call::new(calls.clone()), answer(request, &peer));
+            let (call, answered) = (Call::new(calls.clone()), answer.answer(request, &peer));
             async move {
                 // A call lasts to the end of its answer, which may be a stream.
-                let body = |body: B| {
+                let body = |body: A::Body| {
                     body.map_frame(move |frame| {
                         let _ = &call;
                         frame

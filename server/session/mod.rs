@@ -1,15 +1,17 @@
 //! What is behind a stream: its items and their order, what its client may have in flight, how far it is, and what of it
 //! outlives its connection. Knows nothing of the wire.
 //!
+//! - `items`: those in flight, and those that ended and are kept.
 //! - `credit`: what a client may have in flight, and what it has been told of that.
 //! - `progress`: how a batch fares.
 //! - `registry`: streams that can be gone on with on another connection.
 
 mod credit;
+mod items;
 mod progress;
 mod registry;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc};
@@ -21,14 +23,13 @@ pub use registry::{ResumeOptions, Sessions};
 
 use crate::error::Error;
 use crate::explain::{
-    Call, Cancel, CancelReason, EventKind, Explainer, GoAway, Has, ItemEvent, Opened, Outlet,
-    Record,
+    Call, CancelReason, EventKind, Explainer, GoAway, Has, ItemEvent, Opened, Outlet,
 };
 use crate::identity::Identity;
 use crate::request::{MAX_ID_BYTES, ValidRequest};
 use crate::telemetry::TraceParent;
-use credit::Account;
-use progress::{Counts, Reporter};
+use items::{Entry, Items};
+use progress::Reporter;
 
 /// Refusals that wait for their turn on a stream in order; then the stream is not read on.
 const REFUSALS: usize = 64;
@@ -67,26 +68,6 @@ struct Terms {
     keep_bytes: OnceLock<usize>,
 }
 
-#[derive(Debug)]
-struct Items {
-    /// Those that have not had their last event.
-    in_flight: HashMap<Arc<str>, Entry>,
-    /// Those that have, oldest first, on a stream that can be resumed.
-    kept: VecDeque<(Arc<str>, Arc<Record>, usize)>,
-    kept_bytes: usize,
-    account: Account,
-    counts: Counts,
-    /// Takes no more items.
-    retiring: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    cancel: Cancel,
-    record: Arc<Record>,
-    code_bytes: usize,
-}
-
 impl Session {
     /// Of a stream that nothing has been sent on.
     pub fn new(
@@ -100,14 +81,7 @@ impl Session {
             identity,
             tasks: TaskTracker::new(),
             parent,
-            items: Mutex::new(Items {
-                in_flight: HashMap::new(),
-                kept: VecDeque::new(),
-                kept_bytes: 0,
-                account: Account::new(limits),
-                counts: Counts::default(),
-                retiring: false,
-            }),
+            items: Mutex::new(Items::new(limits)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             opened: OnceLock::new(),
         })
@@ -159,16 +133,7 @@ impl Session {
                 None => entry.cancel.cancel(CancelReason::ClientGone),
             }
         }
-        let mut rest = Vec::new();
-        items.kept_bytes = 0;
-        for (id, record, bytes) in std::mem::take(&mut items.kept) {
-            if let Some(has) = has.remove(&*id) {
-                record.go_on_from(has);
-                rest.push((id.clone(), record.clone()));
-                items.kept_bytes += bytes;
-                items.kept.push_back((id, record, bytes));
-            }
-        }
+        let rest = items.still_wanted(|id| has.remove(id));
         let mut unknown: Vec<String> = has.into_keys().collect();
         unknown.sort();
         let opened = Opened {
@@ -217,7 +182,8 @@ impl Session {
             return Err(Error::invalid("replaces", "is the item's own id"));
         }
         let code_bytes = request.code.len();
-        let entry = self.add(&id, code_bytes, replaces)?;
+        let resumable = self.is_resumable();
+        let entry = self.lock().add(&id, code_bytes, replaces, resumable)?;
         let (session, explainer, out) = (self.clone(), explainer.clone(), self.out.lane());
         let work = async move {
             let call = Call {
@@ -247,14 +213,7 @@ impl Session {
 
     /// The client has these whole: nothing of them need be kept.
     pub fn received(&self, ids: &[String]) {
-        let mut items = self.lock();
-        let mut bytes = 0;
-        items.kept.retain(|(id, _, size)| {
-            let has = ids.iter().any(|known| **known == **id);
-            bytes += if has { *size } else { 0 };
-            !has
-        });
-        items.kept_bytes -= bytes;
+        self.lock().received(ids);
     }
 
     /// Sends the one event of an item that was not taken in.
@@ -355,31 +314,6 @@ impl Session {
         (terms.and_then(|terms| terms.keep_bytes.get())).map_or(0, |bytes| *bytes)
     }
 
-    fn add(&self, id: &Arc<str>, code_bytes: usize, replaces: &str) -> Result<Entry, Error> {
-        let mut items = self.lock();
-        if items.retiring {
-            return Err(Error::Retiring);
-        }
-        if items.in_flight.contains_key(id) {
-            return Err(Error::DuplicateId(id.to_string()));
-        }
-        let replaced = items.in_flight.get(replaces).cloned();
-        (items.account).spend(code_bytes, usize::from(replaced.is_some()))?;
-        items.counts.received += 1;
-        if let Some(replaced) = replaced {
-            replaced.cancel.cancel(CancelReason::Superseded);
-        }
-        // Who uses an id again has had its last event.
-        items.forget(id);
-        let entry = Entry {
-            cancel: Cancel::default(),
-            record: Arc::new(Record::new(self.is_resumable())),
-            code_bytes,
-        };
-        items.in_flight.insert(id.clone(), entry.clone());
-        Ok(entry)
-    }
-
     /// An item is about to have its last event on this connection. False if there is a later one: then the item goes on
     /// there from what the client has.
     fn leave(&self, id: &Arc<str>, entry: &Entry, generation: u64, kind: &EventKind) -> bool {
@@ -388,16 +322,8 @@ impl Session {
             return false;
         }
         items.end(id, entry, kind);
-        let bytes = entry.record.kept_bytes();
-        if self.is_resumable() && bytes <= self.keep_bytes() {
-            items.kept_bytes += bytes;
-            let record = entry.record.clone();
-            items.kept.push_back((id.clone(), record, bytes));
-            while items.kept_bytes > self.keep_bytes()
-                && let Some((_, _, bytes)) = items.kept.pop_front()
-            {
-                items.kept_bytes -= bytes;
-            }
+        if self.is_resumable() {
+            items.keep(id, &entry.record, self.keep_bytes());
         }
         true
     }
@@ -444,26 +370,5 @@ impl Session {
     fn lock(&self) -> MutexGuard<'_, Items> {
         // Each operation leaves it whole.
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Items {
-    fn end(&mut self, id: &Arc<str>, entry: &Entry, kind: &EventKind) {
-        self.in_flight.remove(id);
-        self.account.ended(entry.code_bytes);
-        match kind {
-            EventKind::Done(done) => {
-                self.counts.done += 1;
-                self.counts.generated_tokens += done.generated_tokens as u64;
-            }
-            EventKind::Failed(Error::Cancelled(_)) => self.counts.cancelled += 1,
-            _ => self.counts.failed += 1,
-        }
-    }
-
-    fn forget(&mut self, id: &str) {
-        if let Some(at) = self.kept.iter().position(|(kept, _, _)| **kept == *id) {
-            self.kept_bytes -= self.kept.remove(at).map_or(0, |(_, _, bytes)| bytes);
-        }
     }
 }

@@ -16,4 +16,5 @@ pub(crate) mod server;
 pub(crate) mod smollm;
 pub(crate) mod stream;
 pub(crate) mod tls;
+pub(crate) mod token_ids;
 pub(crate) mod wire;

@@ -20,7 +20,6 @@ mod raw;
 mod scenario;
 mod single;
 #[path = "../common/smollm.rs"]
-#[allow(dead_code)]
 mod smollm;
 mod trace;
 mod workers;
