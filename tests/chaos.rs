@@ -13,6 +13,7 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::common::random::Random;
 use crate::common::server::TestServer;
 use crate::common::stream::{TestStream, item};
 
@@ -35,18 +36,6 @@ const FLAGS: [&str; 14] = [
     "--max-stream-age",
     "700ms",
 ];
-
-/// Numbers that look random and are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        // The multiplier of Knuth's MMIX; the upper bits are the better ones.
-        self.0 = (self.0.wrapping_mul(6_364_136_223_846_793_005))
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn good_clients_notice_nothing_of_bad_ones_and_nothing_leaks() {
@@ -175,8 +164,8 @@ async fn misbehave(uri: &str, kind: usize, mut random: Random) {
             } else {
                 String::new()
             },
-            have: vec![Have::default(); random.below(3) as usize],
-            expected_items: random.below(1000),
+            have: vec![Have::default(); random.below(3)],
+            expected_items: random.below(1000) as u64,
         };
         let _ = stream.try_send(Some(Wish::Open(open))).await;
     }
@@ -187,14 +176,14 @@ async fn misbehave(uri: &str, kind: usize, mut random: Random) {
             // The same id again and again.
             2 => "same".to_owned(),
             // No id, or far too long a one.
-            4 if random.below(2) == 0 => "x".repeat(random.below(600) as usize),
+            4 if random.below(2) == 0 => "x".repeat(random.below(600)),
             _ => i.to_string(),
         };
         let mut wanted = item(&id, &code);
         wanted.max_new_tokens = 1 + random.below(200) as i32;
         match kind % 8 {
             4 => wanted.top_p = random.below(9) as f32,
-            5 => wanted.code = "y".repeat(60_000 + random.below(20_000) as usize),
+            5 => wanted.code = "y".repeat(60_000 + random.below(20_000)),
             6 => wanted.replaces = random.below(40).to_string(),
             _ => {}
         }
@@ -208,13 +197,13 @@ async fn misbehave(uri: &str, kind: usize, mut random: Random) {
     }
     match kind % 8 {
         // It reads nothing, and goes in the middle or when it has been shed.
-        0 => tokio::time::sleep(Duration::from_millis(random.below(200))).await,
+        0 => tokio::time::sleep(Duration::from_millis(random.below(200) as u64)).await,
         1 => tokio::time::sleep(Duration::from_millis(800)).await,
         // It reads some, slowly, and goes when it has had enough or there is nothing more to read.
         7 => {
             let read = async {
                 for _ in 0..random.below(50) {
-                    tokio::time::sleep(Duration::from_millis(random.below(5))).await;
+                    tokio::time::sleep(Duration::from_millis(random.below(5) as u64)).await;
                     if !matches!(stream.try_next().await, Some(Ok(_))) {
                         break;
                     }

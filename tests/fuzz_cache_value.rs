@@ -8,6 +8,8 @@ use code_explainer::cache::{
     BrokenValue, CacheKey, CachedAnswer, CachedDelta, FinishReason, KeyParts, Timings,
 };
 
+use crate::common::random::{Random, rounds};
+
 /// Without `CODE_EXPLAINER_FUZZ_SECONDS`.
 const ROUNDS: u64 = 20_000;
 /// More than any answer here has.
@@ -17,114 +19,63 @@ const LENGTH_AT: usize = 38;
 const CHECKSUM_AT: usize = 46;
 const PAYLOAD_AT: usize = 78;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
+/// Tokens of JSON.
+const TOKENS: &[&[u8]] = &[
+    b"[",
+    b"{",
+    b"\"",
+    b",",
+    b"\\ud800",
+    b"null",
+    b"-1",
+    b"1e999",
+    b"18446744073709551616",
+    b"\"eos\"",
+    b"\"deltas\":[",
+    b"\xff",
+];
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn text(&mut self) -> String {
-        let alphabet = [
-            'a',
-            ' ',
-            '"',
-            '\\',
-            '\n',
-            '\0',
-            '\u{1f}',
-            'é',
-            '\u{fffd}',
-            '🌍',
-            '\u{10ffff}',
-        ];
-        (0..self.below(12))
-            .map(|_| alphabet[self.below(alphabet.len())])
-            .collect()
-    }
-
-    fn answer(&mut self) -> CachedAnswer {
-        use FinishReason::{Context, Eos, Length, Stop};
-        let time = |random: &mut Self| Duration::from_nanos(random.next());
-        CachedAnswer {
-            deltas: (0..self.below(20))
-                .map(|_| CachedDelta {
-                    text: self.text(),
-                    at_us: self.next(),
-                })
-                .collect(),
-            finish_reason: [Eos, Stop, Length, Context][self.below(4)],
-            prompt_tokens: self.next() as u32,
-            generated_tokens: self.next() as u32,
-            seed: self.next(),
-            notes: (0..self.below(3)).map(|_| self.text()).collect(),
-            language: self.text(),
-            timings: Timings {
-                queue: time(self),
-                prefill: time(self),
-                decode: time(self),
-            },
-        }
-    }
-
-    /// Changes some bytes: flips, cuts, insertions, copies of parts over others, tokens of JSON.
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        const TOKENS: [&[u8]; 12] = [
-            b"[",
-            b"{",
-            b"\"",
-            b",",
-            b"\\ud800",
-            b"null",
-            b"-1",
-            b"1e999",
-            b"18446744073709551616",
-            b"\"eos\"",
-            b"\"deltas\":[",
-            b"\xff",
-        ];
-        for _ in 0..1 + self.below(4) {
-            let at = self.below(bytes.len());
-            match self.below(6) {
-                0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
-                1 => bytes.truncate(at),
-                2 => bytes.insert(at, self.next() as u8),
-                3 => {
-                    let end = (at + self.below(16)).min(bytes.len());
-                    let copy = bytes[at..end].to_vec();
-                    let to = self.below(bytes.len());
-                    bytes.splice(to..to, copy);
-                }
-                4 => {
-                    let token = TOKENS[self.below(TOKENS.len())];
-                    let end = (at + self.below(8)).min(bytes.len());
-                    bytes.splice(at..end, token.iter().copied());
-                }
-                _ => {
-                    let end = (at + self.below(16)).min(bytes.len());
-                    bytes.drain(at..end);
-                }
-            }
-        }
-    }
+fn text(random: &mut Random) -> String {
+    let alphabet = [
+        'a',
+        ' ',
+        '"',
+        '\\',
+        '\n',
+        '\0',
+        '\u{1f}',
+        'é',
+        '\u{fffd}',
+        '🌍',
+        '\u{10ffff}',
+    ];
+    (0..random.below(12))
+        .map(|_| alphabet[random.below(alphabet.len())])
+        .collect()
 }
 
-fn rounds() -> impl Iterator<Item = u64> {
-    let seconds = std::env::var("CODE_EXPLAINER_FUZZ_SECONDS").ok();
-    let time = seconds.map(|s| Duration::from_secs(s.parse().expect("a number of seconds")));
-    let start = Instant::now();
-    (0..).take_while(move |round| match time {
-        Some(time) => start.elapsed() < time,
-        None => *round < ROUNDS,
-    })
+fn answer(random: &mut Random) -> CachedAnswer {
+    use FinishReason::{Context, Eos, Length, Stop};
+    let time = |random: &mut Random| Duration::from_nanos(random.next());
+    CachedAnswer {
+        deltas: (0..random.below(20))
+            .map(|_| CachedDelta {
+                text: text(random),
+                at_us: random.next(),
+            })
+            .collect(),
+        finish_reason: [Eos, Stop, Length, Context][random.below(4)],
+        prompt_tokens: random.next() as u32,
+        generated_tokens: random.next() as u32,
+        seed: random.next(),
+        notes: (0..random.below(3)).map(|_| text(random)).collect(),
+        language: text(random),
+        timings: Timings {
+            queue: time(random),
+            prefill: time(random),
+            decode: time(random),
+        },
+    }
 }
 
 fn key(random: &mut Random) -> CacheKey {
@@ -151,8 +102,8 @@ fn repair(value: &mut [u8]) {
 #[test]
 fn fuzz_an_answer_reads_back_under_its_key_alone() {
     let mut random = Random(1);
-    for round in rounds() {
-        let (answer, right, wrong) = (random.answer(), key(&mut random), key(&mut random));
+    for round in rounds(ROUNDS) {
+        let (answer, right, wrong) = (answer(&mut random), key(&mut random), key(&mut random));
         let value = answer.encode(&right, LIMIT).expect("small");
         assert_eq!(
             CachedAnswer::decode(&right, &value, LIMIT).expect("intact"),
@@ -167,11 +118,11 @@ fn fuzz_an_answer_reads_back_under_its_key_alone() {
 #[test]
 fn fuzz_changed_bytes_are_never_taken_for_an_answer() {
     let mut random = Random(2);
-    for round in rounds() {
-        let (answer, key) = (random.answer(), key(&mut random));
+    for round in rounds(ROUNDS) {
+        let (answer, key) = (answer(&mut random), key(&mut random));
         let value = answer.encode(&key, LIMIT).expect("small");
         let mut changed = value.clone();
-        random.mutate(&mut changed);
+        random.mutate(&mut changed, TOKENS);
         let decoded = CachedAnswer::decode(&key, &changed, LIMIT);
         assert_eq!(decoded.is_ok(), changed == value, "{round}: {decoded:?}");
     }
@@ -182,16 +133,16 @@ fn fuzz_changed_bytes_are_never_taken_for_an_answer() {
 fn fuzz_a_forged_value_is_an_answer_or_an_error() {
     let mut random = Random(3);
     let mut accepted = 0;
-    for round in rounds() {
-        let (answer, key) = (random.answer(), key(&mut random));
+    for round in rounds(ROUNDS) {
+        let (answer, key) = (answer(&mut random), key(&mut random));
         let mut value = answer.encode(&key, LIMIT).expect("small");
         let mut payload = value.split_off(PAYLOAD_AT);
         if round % 2 == 0 {
             payload = zstd::decode_all(&*payload).expect("a frame");
-            random.mutate(&mut payload);
+            random.mutate(&mut payload, TOKENS);
             payload = zstd::encode_all(&*payload, 1).expect("memory");
         } else {
-            random.mutate(&mut payload);
+            random.mutate(&mut payload, TOKENS);
         }
         value.extend(payload);
         repair(&mut value);
@@ -221,7 +172,7 @@ fn fuzz_a_forged_value_is_an_answer_or_an_error() {
 #[test]
 fn a_value_that_unpacks_to_too_much_is_given_up_at_the_limit() {
     let mut random = Random(5);
-    let (answer, key) = (random.answer(), key(&mut random));
+    let (answer, key) = (answer(&mut random), key(&mut random));
     let mut value = answer.encode(&key, LIMIT).expect("small");
     value.truncate(PAYLOAD_AT);
     let spaces = std::io::Read::take(std::io::repeat(b' '), 1 << 30);
@@ -243,8 +194,8 @@ fn a_value_that_unpacks_to_too_much_is_given_up_at_the_limit() {
 #[test]
 fn fuzz_headers_that_lie_are_errors() {
     let mut random = Random(4);
-    for round in rounds() {
-        let (answer, key) = (random.answer(), key(&mut random));
+    for round in rounds(ROUNDS) {
+        let (answer, key) = (answer(&mut random), key(&mut random));
         let mut value = answer.encode(&key, LIMIT).expect("small");
         let lie = random.next() >> random.below(64);
         value[LENGTH_AT..CHECKSUM_AT].copy_from_slice(&lie.to_le_bytes());

@@ -19,9 +19,10 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 
+use crate::common::random::{Random, fuzz_time};
 use crate::common::server::TestServer;
 use crate::common::stream::{TestStream, item};
-use crate::common::wire::{Random, RawCodec, conversation, explain, infer, streamed};
+use crate::common::wire::{MEANT, RawCodec, conversation, explain, infer, streamed};
 
 /// Without `CODE_EXPLAINER_FUZZ_SECONDS`: together a minute.
 const SLICE: Duration = Duration::from_secs(15);
@@ -54,12 +55,11 @@ impl Run {
                 before(panic);
             }));
         });
-        let seconds = std::env::var("CODE_EXPLAINER_FUZZ_SECONDS").ok();
-        let seconds = seconds.map(|s| Duration::from_secs(s.parse().expect("a number of seconds")));
+        let time = fuzz_time();
         Self {
             name,
-            until: Instant::now() + seconds.unwrap_or(SLICE),
-            memory: seconds.map(|_| resident_bytes()),
+            until: Instant::now() + time.unwrap_or(SLICE),
+            memory: time.map(|_| resident_bytes()),
             panics: PANICS.load(Ordering::SeqCst),
         }
     }
@@ -103,7 +103,7 @@ fn fuzz_messages_are_read_or_refused() {
             inputs += 1;
             if inputs % 2 == 0 {
                 let mut bytes = streamed(&mut random).encode_to_vec();
-                random.mutate(&mut bytes);
+                random.mutate(&mut bytes, MEANT);
                 let Ok(message) = proto::ExplainStreamRequest::decode(&*bytes) else {
                     continue;
                 };
@@ -116,7 +116,7 @@ fn fuzz_messages_are_read_or_refused() {
                 accepted += u64::from(valid.is_ok_and(|valid| redact(&valid.code).is_none()));
             } else {
                 let mut bytes = infer(&mut random).encode_to_vec();
-                random.mutate(&mut bytes);
+                random.mutate(&mut bytes, MEANT);
                 let Ok(message) = ModelInferRequest::decode(&*bytes) else {
                     continue;
                 };
@@ -228,7 +228,7 @@ async fn fuzz_messages_on_streams() {
                     false => streamed(&mut random).encode_to_vec(),
                 };
                 if random.below(3) > 0 {
-                    random.mutate(&mut bytes);
+                    random.mutate(&mut bytes, MEANT);
                 }
                 bytes
             })
@@ -308,7 +308,7 @@ async fn fuzz_calls_end_with_the_status_that_they_should() {
             false => explain(&mut random).encode_to_vec(),
         };
         if random.below(3) > 0 {
-            random.mutate(&mut bytes);
+            random.mutate(&mut bytes, MEANT);
         }
         let path = PathAndQuery::from_static(match inference {
             true => "/inference.GRPCInferenceService/ModelInfer",

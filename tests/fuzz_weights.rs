@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use code_explainer::engine::Backend;
 use code_explainer::engine::native::kernels::quantized_weights::LAYOUT;
@@ -19,24 +18,9 @@ use code_explainer::weights::{
 
 use crate::common::model_files::{TinyModel, safetensors};
 use crate::common::packed::{PRELUDE, Parts, load_packed, packed, seal};
+use crate::common::random::{Random, rounds};
 
 const INPUTS: u64 = 20_000;
-
-/// A small generator, so that an input is known by its number.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 11) as usize % end.max(1)
-    }
-}
 
 /// Says which input it was, should one make a reader panic.
 struct Input(u64);
@@ -57,18 +41,10 @@ fn fuzz(seeds: &[Vec<u8>], read: impl Fn(&[u8], u64) -> bool) -> u64 {
             "seed {number} itself is not read"
         );
     }
-    let seconds = std::env::var("CODE_EXPLAINER_FUZZ_SECONDS").ok();
-    let limit = seconds
-        .and_then(|s| s.parse().ok())
-        .map(Duration::from_secs);
-    let start = Instant::now();
     let mut good = 0;
-    for number in 0.. {
-        if limit.map_or(number >= INPUTS, |limit| start.elapsed() >= limit) {
-            break;
-        }
+    for number in rounds(INPUTS) {
         let input = Input(number);
-        let mut random = Random((number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = Random(number);
         let mut bytes = seeds[random.below(seeds.len())].clone();
         for _ in 0..=random.below(6) {
             mutate(&mut bytes, &mut random, seeds);

@@ -8,6 +8,7 @@ pub(crate) mod minilm;
 pub(crate) mod model_files;
 pub(crate) mod packed;
 pub(crate) mod programs;
+pub(crate) mod random;
 pub(crate) mod redis;
 pub(crate) mod redis_cluster;
 pub(crate) mod redis_load;

@@ -9,87 +9,49 @@ use proto::inference::{InferParameter, ModelInferRequest};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-pub(crate) struct Random(pub(crate) u64);
+use crate::common::random::Random;
 
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+/// Bytes that mean something in a message's encoding.
+pub(crate) const MEANT: &[&[u8]] = &[
+    b"\xff\xff\xff\xff\x0f",
+    b"\x0a\xff\x7f",
+    b"\x80",
+    b"\x00",
+    b"\x0b",
+    b"\x0c",
+    b"\x7f",
+    b"\xc0\xaf",
+];
 
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn text(&mut self) -> String {
-        const WORDS: [&str; 10] = [
-            "",
-            "x = 1",
-            "é",
-            "rust",
-            "\u{0}",
-            "password = 'pa55w0rd'",
-            "{\n",
-            "🌍",
-            "<|im_end|>",
-            " ",
-        ];
-        (0..self.below(4))
-            .map(|_| WORDS[self.below(WORDS.len())])
-            .collect()
-    }
-
-    /// Changes some bytes: flips, cuts, insertions, copies of parts, bytes that mean something in a message's encoding.
-    pub(crate) fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        const MEANT: [&[u8]; 8] = [
-            b"\xff\xff\xff\xff\x0f",
-            b"\x0a\xff\x7f",
-            b"\x80",
-            b"\x00",
-            b"\x0b",
-            b"\x0c",
-            b"\x7f",
-            b"\xc0\xaf",
-        ];
-        for _ in 0..1 + self.below(4) {
-            let at = self.below(bytes.len());
-            match self.below(6) {
-                0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
-                1 => bytes.truncate(at),
-                2 => bytes.insert(at, self.next() as u8),
-                3 => {
-                    let end = (at + self.below(16)).min(bytes.len());
-                    let copy = bytes[at..end].to_vec();
-                    let to = self.below(bytes.len());
-                    bytes.splice(to..to, copy);
-                }
-                4 => {
-                    let end = (at + self.below(4)).min(bytes.len());
-                    bytes.splice(at..end, MEANT[self.below(MEANT.len())].iter().copied());
-                }
-                _ => {
-                    let end = (at + self.below(16)).min(bytes.len());
-                    bytes.drain(at..end);
-                }
-            }
-        }
-    }
+fn text(random: &mut Random) -> String {
+    const WORDS: [&str; 10] = [
+        "",
+        "x = 1",
+        "é",
+        "rust",
+        "\u{0}",
+        "password = 'pa55w0rd'",
+        "{\n",
+        "🌍",
+        "<|im_end|>",
+        " ",
+    ];
+    (0..random.below(4))
+        .map(|_| WORDS[random.below(WORDS.len())])
+        .collect()
 }
 
 /// An item with something in every field, good more often than not.
 pub(crate) fn explain(random: &mut Random) -> proto::ExplainRequest {
     proto::ExplainRequest {
         id: format!("i{}", random.below(4)),
-        code: format!("x = {}\n{}", random.below(10), random.text()),
+        code: format!("x = {}\n{}", random.below(10), text(random)),
         strategy: ["", "vanilla", "ast_augmented"][random.below(3)].into(),
         max_new_tokens: random.below(9) as i32,
         top_p: [0.0, 0.5, 1.0, f32::NAN][random.below(4)],
         seed: (random.below(2) == 0).then(|| random.next()),
         stop: (0..random.below(3))
-            .map(|_| random.text())
+            .map(|_| text(random))
             .filter(|stop| !stop.is_empty())
             .collect(),
         priority: option(random, 4),
@@ -121,9 +83,9 @@ pub(crate) fn streamed(random: &mut Random) -> proto::ExplainStreamRequest {
     use proto::explain_stream_request::Request;
     let request = match random.below(12) {
         0 => None,
-        1 => Some(Request::Cancel(proto::Cancel { id: random.text() })),
+        1 => Some(Request::Cancel(proto::Cancel { id: text(random) })),
         2 => Some(Request::Received(proto::Received {
-            ids: vec![random.text(), "i1".into()],
+            ids: vec![text(random), "i1".into()],
         })),
         3 => Some(Request::Open(open(random))),
         _ => Some(Request::Explain(explain(random))),
@@ -140,9 +102,9 @@ fn open(random: &mut Random) -> proto::Open {
         }),
         expected_items: random.next(),
         resumable: random.below(2) == 0,
-        resume_token: random.text(),
+        resume_token: text(random),
         have: vec![proto::Have {
-            id: random.text(),
+            id: text(random),
             accepted: random.below(2) == 0,
             next_sequence: random.next(),
         }],
@@ -206,7 +168,7 @@ pub(crate) fn conversation(random: &mut Random) -> Vec<u8> {
             _ => explain(random).encode_to_vec(),
         };
         if random.below(2) == 0 {
-            random.mutate(&mut message);
+            random.mutate(&mut message, MEANT);
         }
         let mut body = vec![0];
         body.extend((message.len() as u32).to_be_bytes());
@@ -234,7 +196,7 @@ pub(crate) fn conversation(random: &mut Random) -> Vec<u8> {
     for _ in 0..random.below(3) {
         let at = random.below(frames.len());
         match random.below(3) {
-            0 => random.mutate(&mut frames[at]),
+            0 => random.mutate(&mut frames[at], MEANT),
             1 => frames.insert(at, frames[at].clone()),
             _ => drop(frames.remove(at)),
         }
@@ -245,7 +207,7 @@ pub(crate) fn conversation(random: &mut Random) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frames.concat());
     if random.below(16) == 0 {
-        random.mutate(&mut bytes);
+        random.mutate(&mut bytes, MEANT);
     }
     bytes
 }
