@@ -12,7 +12,7 @@ use code_explainer_client::{CacheClear, CacheStats, Client, Item};
 use super::args::{GenerationArgs, JsonArg};
 use super::exit::{Exit, Stop};
 use super::files;
-use super::numbers::{evictions, grouped, megabytes, micros};
+use super::numbers::{evictions, grouped, micros, size};
 use super::progress::Progress;
 use super::record::line;
 use super::terminal::Terminal;
@@ -296,7 +296,7 @@ fn rows(level: &CacheLevelStats) -> Vec<(&'static str, String)> {
     let errors = (level.errors > 0).then(|| grouped(level.errors));
     let rows = [
         (entries, of(level.entries, level.max_entries, grouped)),
-        ("size", of(level.bytes, level.max_bytes, megabytes)),
+        ("size", of(level.bytes, level.max_bytes, size)),
         (asked, Some(lookups)),
         ("access time", times),
         ("left", left),

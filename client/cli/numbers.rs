@@ -26,10 +26,14 @@ pub(crate) fn parameters(n: u64) -> String {
     }
 }
 
-/// Megabytes, as the reports of the server count them: 245.6 MB.
-pub(crate) fn megabytes(bytes: u64) -> String {
-    let tenths = (bytes as f64 / 1e5).round() as u64;
-    format!("{}.{} MB", grouped(tenths / 10), tenths % 10)
+/// A number of bytes: 24.6 kB, 245.6 MB.
+pub(crate) fn size(bytes: u64) -> String {
+    let (unit, name) = match bytes {
+        1_000_000.. => (1e6, "MB"),
+        _ => (1e3, "kB"),
+    };
+    let tenths = (bytes as f64 * 10.0 / unit).round() as u64;
+    format!("{}.{} {name}", grouped(tenths / 10), tenths % 10)
 }
 
 /// A time given in milliseconds: 0.4 ms, 210 ms, 3.1 s.
@@ -131,7 +135,10 @@ mod tests {
             [12_000, 134_515_008, 999_999_999, 1_543_714_304].map(parameters),
             ["12,000", "135M", "1.0B", "1.5B"]
         );
-        assert_eq!(megabytes(1_024_800_000), "1,024.8 MB");
+        assert_eq!(
+            [0, 24_562, 1_024_800_000].map(size),
+            ["0.0 kB", "24.6 kB", "1,024.8 MB"]
+        );
         assert_eq!(
             [0.0, 0.42, 9.99, 210.4, 999.7, 3100.0].map(millis),
             ["0 ms", "0.4 ms", "10 ms", "210 ms", "1.0 s", "3.1 s"]

@@ -3,7 +3,7 @@
 use code_explainer_client::{Client, Report};
 
 use super::exit::{Exit, Stop};
-use super::numbers::{evictions, grouped, megabytes, micros, millis, parameters, seconds};
+use super::numbers::{evictions, grouped, micros, millis, parameters, seconds, size};
 use super::record::line;
 use super::terminal::Terminal;
 
@@ -52,15 +52,15 @@ fn memory(report: &Report) -> Rows {
     vec![
         (
             "CPU Memory",
-            format!("{} ({part} used)", megabytes(memory.resident_bytes)),
+            format!("{} ({part} used)", size(memory.resident_bytes)),
         ),
-        ("Total Memory", megabytes(memory.total_bytes)),
-        ("Model Weights", megabytes(memory.weights_bytes)),
+        ("Total Memory", size(memory.total_bytes)),
+        ("Model Weights", size(memory.weights_bytes)),
         (
             "KV Cache Pool",
             format!(
                 "{} ({} of {} blocks, {} utilized)",
-                megabytes(memory.kv_pool_bytes),
+                size(memory.kv_pool_bytes),
                 grouped(used),
                 grouped(blocks),
                 ratio(used, blocks)
@@ -104,7 +104,7 @@ fn cache(report: &Report) -> Rows {
         ),
         ("Evictions", evictions(&cache.memory_evictions)),
         ("Redis", redis),
-        ("Total Cache Size", megabytes(cache.memory_bytes)),
+        ("Total Cache Size", size(cache.memory_bytes)),
     ]
 }
 
