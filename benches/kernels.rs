@@ -90,7 +90,7 @@ fn quantized_products(criterion: &mut Criterion) {
                         let w = next.next().expect("endless");
                         room.quantize(&compute, Matrix::new(&x, rows, inputs), inputs);
                         let mut y = MatrixMut::new(&mut y, rows, outputs);
-                        quantized_gemm(&compute, &room, w, &mut y, Epilogue::Store);
+                        quantized_gemm(&compute, &room, w, &mut y, Epilogue::Store, None);
                     });
                 });
             }

@@ -4,7 +4,9 @@ use code_explainer::engine::native::kernels::Compute;
 use code_explainer::engine::native::kernels::isa::Isa;
 use code_explainer::engine::native::kernels::matrix::{Matrix, MatrixMut};
 use code_explainer::engine::native::kernels::panels::Epilogue;
-use code_explainer::engine::native::kernels::quantized_gemm::quantized_gemm;
+use code_explainer::engine::native::kernels::quantized_gemm::{
+    GATED_SCRATCH, gated_product, quantized_gemm,
+};
 use code_explainer::engine::native::kernels::quantized_rows::{GROUP, QuantizedRows};
 use code_explainer::engine::native::kernels::quantized_weights::{
     Bits, Group, LAYOUT, PackedQuantized,
@@ -153,7 +155,7 @@ proptest! {
                     bits(&y)
                 });
                 let mut y = vec![initial; rows * padded];
-                quantized_gemm(&compute, &quantized, &w, &mut MatrixMut::new(&mut y, rows, padded), epilogue);
+                quantized_gemm(&compute, &quantized, &w, &mut MatrixMut::new(&mut y, rows, padded), epilogue, None);
                 prop_assert!(bits(&y) == *expected, "{} with {} threads", isa, threads);
             }
         }
@@ -209,6 +211,64 @@ proptest! {
             prop_assume!(d != 0.0);
             let theirs = error(&|i| d * ((x[i] / d + 8.5).floor().clamp(0.0, 15.0) - 8.0));
             prop_assert!(ours <= theirs * 1.01, "{ours} against {theirs}");
+        }
+    }
+}
+
+/// Gate, up, activation and quantization in one pass are those one after the other.
+#[test]
+fn a_gated_product_has_the_bits_of_its_parts() {
+    let (inputs, outputs) = (70, 100);
+    for (bits, rows) in BITS
+        .into_iter()
+        .flat_map(|bits| [(bits, 1), (bits, 7), (bits, 100)])
+    {
+        let group = |at: usize| Group {
+            scale: f16::from_f32(0.01 + (at % 7) as f32 * 0.003),
+            min: f16::from_f32(if bits == Bits::Four { -0.05 } else { 0.0 }),
+            q: std::array::from_fn(|k| ((at * 5 + k * 7) % 16) as i8),
+        };
+        let pack = |part: usize, range: std::ops::Range<usize>, out: &mut [Group]| {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = group(part * 1000 + range.start * 3 + i);
+            }
+            Ok(())
+        };
+        let w = PackedQuantized::pack(bits, inputs, &[outputs, outputs], "test", pack).unwrap();
+        let next = PackedQuantized::pack(bits, outputs, &[3], "test", pack).unwrap();
+        let x: Vec<f32> = (0..rows * inputs)
+            .map(|i| (i * 37 % 101) as f32 * 0.02 - 1.0)
+            .collect();
+        for isa in Isa::supported() {
+            let compute = Compute {
+                pool: Pool::new(2).unwrap(),
+                isa,
+            };
+            let room = |width| QuantizedRows::new(rows, width).unwrap();
+            let (mut quantized, mut apart, mut gated) =
+                (room(inputs), room(outputs), room(outputs));
+            quantized.quantize(&compute, Matrix::new(&x, rows, inputs), inputs);
+            let padded = w.padded_outputs();
+            let mut y = vec![0.0; rows * padded];
+            let mut matrix = MatrixMut::new(&mut y, rows, padded);
+            quantized_gemm(
+                &compute,
+                &quantized,
+                &w,
+                &mut matrix,
+                Epilogue::SiluMul,
+                None,
+            );
+            apart.quantize(&compute, Matrix::new(&y, rows, padded), outputs);
+            let mut scratch = vec![0.0; 2 * GATED_SCRATCH];
+            let mut scratch = MatrixMut::new(&mut scratch, 2, GATED_SCRATCH);
+            gated_product(&compute, &quantized, &w, &mut scratch, &mut gated, &next);
+            for row in 0..rows {
+                assert!(
+                    gated.row(row) == apart.row(row),
+                    "{bits:?}, row {row} of {rows}, {isa}"
+                );
+            }
         }
     }
 }

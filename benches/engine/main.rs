@@ -226,7 +226,7 @@ impl Steps {
             let products = 256.0 * linear / linear_seconds(&self.profiles[e][2]);
             let of_peak = peak.map(|peak| products / peak);
             println!(
-                "{}: decode of 1 reads weights at {:.1} GB/s, {:.0} % of the limit; linear layers at 256 rows, with quantization, {:.0} GOPS, {} of the peak",
+                "{}: decode of 1 reads weights at {:.1} GB/s, {:.0} % of the limit; linear layers at 256 rows, with norms and quantization, {:.0} GOPS, {} of the peak",
                 engine.precision,
                 bandwidth / GIB,
                 100.0 * bandwidth / limits.bandwidth,
@@ -282,7 +282,7 @@ fn linear_operations(checkpoint: &Checkpoint) -> f64 {
 }
 
 fn linear_seconds(profile: &[(&str, f64)]) -> f64 {
-    let is_linear = |name: &str| ["qkv", "out", "up", "down"].contains(&name);
+    let is_linear = |name: &str| ["norm", "qkv", "out", "up", "down"].contains(&name);
     profile
         .iter()
         .filter(|(name, _)| is_linear(name))

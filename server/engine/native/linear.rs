@@ -3,8 +3,9 @@
 use super::kernels::Compute;
 use super::kernels::gemm::{PackedF32, gemm};
 use super::kernels::matrix::{Matrix, MatrixMut};
+use super::kernels::norm::Norm;
 use super::kernels::panels::Epilogue;
-use super::kernels::quantized_gemm::quantized_gemm;
+use super::kernels::quantized_gemm::{Then, gated_product, quantized_gemm};
 use super::kernels::quantized_rows::QuantizedRows;
 use super::kernels::quantized_weights::PackedQuantized;
 
@@ -30,12 +31,81 @@ impl Linear {
         y: &mut MatrixMut<'_>,
         epilogue: Epilogue,
         room: &mut QuantizedRows,
+        then: Option<Then<'_>>,
+    ) {
+        if let Self::Quantized(w) = self {
+            room.quantize(compute, x, w.inputs());
+        }
+        self.multiply(compute, (x, room), y, epilogue, then);
+    }
+
+    /// As [`forward`](Self::forward), where the quantized x is there already; nobody looks at x then.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn multiply(
+        &self,
+        compute: &Compute,
+        (x, quantized): (Matrix<'_>, &QuantizedRows),
+        y: &mut MatrixMut<'_>,
+        epilogue: Epilogue,
+        then: Option<Then<'_>>,
     ) {
         match self {
             Self::F32(w) => gemm(compute, x, w, y, epilogue),
-            Self::Quantized(w) => {
-                room.quantize(compute, x, w.inputs());
-                quantized_gemm(compute, room, w, y, epilogue);
+            Self::Quantized(w) => quantized_gemm(compute, quantized, w, y, epilogue, then),
+        }
+    }
+
+    /// This layer as the one that comes after another, whose last task fetches its first weights.
+    pub fn then(&self, activation: Epilogue) -> Option<Then<'_>> {
+        let gated = activation == Epilogue::SiluMul;
+        match self {
+            Self::F32(_) => None,
+            Self::Quantized(w) => Some(Then { w, gated }),
+        }
+    }
+
+    /// The norm of x as [`multiply`](Self::multiply) takes it: in `normed`, or in `quantized`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit; see [`Norm`].
+    pub fn normed(
+        &self,
+        compute: &Compute,
+        norm: &Norm,
+        x: Matrix<'_>,
+        normed: &mut MatrixMut<'_>,
+        (quantized, scratch): (&mut QuantizedRows, &mut MatrixMut<'_>),
+    ) {
+        match self {
+            Self::F32(_) => norm.forward(compute, x, normed),
+            Self::Quantized(_) => norm.quantize(compute, x, scratch, quantized),
+        }
+    }
+
+    /// `activation(x Wᵀ + b)` as `next` takes it: in y, or in `activated`; x as [`multiply`](Self::multiply) takes it.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn activated(
+        &self,
+        compute: &Compute,
+        (x, quantized): (Matrix<'_>, &QuantizedRows),
+        y: &mut MatrixMut<'_>,
+        activation: Epilogue,
+        next: &Self,
+        (activated, scratch): (&mut QuantizedRows, &mut MatrixMut<'_>),
+    ) {
+        let then = next.then(Epilogue::Add);
+        match (self, next) {
+            (Self::Quantized(w), Self::Quantized(next)) if activation == Epilogue::SiluMul => {
+                gated_product(compute, quantized, w, scratch, activated, next);
+            }
+            (_, Self::F32(_)) => self.multiply(compute, (x, quantized), y, activation, then),
+            (_, Self::Quantized(next)) => {
+                self.multiply(compute, (x, quantized), y, activation, then);
+                activated.quantize(compute, y.as_matrix(), next.inputs());
             }
         }
     }

@@ -93,7 +93,7 @@ pub fn load_for<'a>(
         model()?
     };
     source.finish()?;
-    let activations = Activations::new(&model, config.heads * config.head_dim)?;
+    let activations = Activations::new(&model, config.heads * config.head_dim, workers)?;
     let kv = KvPool::new(shape, kv_precision)?;
     let info = BackendInfo {
         model: source.name().to_owned(),

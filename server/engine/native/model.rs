@@ -11,6 +11,7 @@ use super::kernels::kv::KvPool;
 use super::kernels::matrix::{Matrix, MatrixMut, for_each_row};
 use super::kernels::norm::Norm;
 use super::kernels::panels::{Epilogue, PANEL};
+use super::kernels::quantized_gemm::GATED_SCRATCH;
 use super::kernels::quantized_rows::QuantizedRows;
 use super::kernels::rope::Rope;
 use super::linear::Linear;
@@ -78,16 +79,22 @@ pub struct Activations {
     logits: Buffer,
     /// What the linear layers make of their input where they compute in bytes.
     quantized: QuantizedRows,
+    /// The activated ones, while `quantized` is still read.
+    activated: QuantizedRows,
+    /// For each worker: what operators make and use at once.
+    scratch: Buffer,
+    /// For each worker.
+    scratch_len: usize,
     /// Their strides, in the same order, residual's first and shared with `normed`.
     strides: [usize; 5],
 }
 
 impl Activations {
-    /// Those of a model whose attention has `attended` outputs.
+    /// Those of a model whose attention has `attended` outputs, on so many threads.
     ///
     /// # Errors
     /// When there is not enough memory.
-    pub fn new(model: &Model, attended: usize) -> Result<Self, EngineError> {
+    pub fn new(model: &Model, attended: usize, threads: usize) -> Result<Self, EngineError> {
         let strides = [
             model.hidden.next_multiple_of(PANEL),
             model.layers.first().map_or(0, |l| l.qkv.padded_outputs()),
@@ -97,6 +104,8 @@ impl Activations {
         ]
         .map(spread);
         let inputs = model.linears().map(Linear::quantized_inputs).max();
+        let activated = model.layers.iter().map(|l| l.down.quantized_inputs()).max();
+        let scratch_len = Norm::scratch(model.hidden).max(GATED_SCRATCH);
         let rows = |stride: usize| Buffer::zeroed(MAX_ROWS * stride, "activations");
         Ok(Self {
             residual: rows(strides[0])?,
@@ -106,6 +115,9 @@ impl Activations {
             feed_forward: rows(strides[3])?,
             logits: Buffer::zeroed(HEAD_ROWS * strides[4], "logits")?,
             quantized: QuantizedRows::new(MAX_ROWS, inputs.unwrap_or(0))?,
+            activated: QuantizedRows::new(MAX_ROWS, activated.unwrap_or(0))?,
+            scratch: Buffer::zeroed(threads * scratch_len, "activations")?,
+            scratch_len,
             strides,
         })
     }
@@ -151,22 +163,26 @@ impl Model {
         let [hidden, qkv, attended, up, _] = a.strides;
         profile.start();
         self.embed(compute, batch, a);
+        let threads = compute.pool.threads();
+        let mut scratch = MatrixMut::new(a.scratch.as_mut_slice(), threads, a.scratch_len);
         profile.lap(Operator::Embed);
         for (index, layer) in self.layers.iter().enumerate() {
             let mut out = MatrixMut::new(a.normed.as_mut_slice(), rows, hidden);
-            layer.attention_norm.forward(
+            layer.qkv.normed(
                 compute,
+                &layer.attention_norm,
                 Matrix::new(a.residual.as_slice(), rows, hidden),
                 &mut out,
+                (&mut a.quantized, &mut scratch),
             );
             profile.lap(Operator::Norm);
             let mut out = MatrixMut::new(a.qkv.as_mut_slice(), rows, qkv);
-            layer.qkv.forward(
+            layer.qkv.multiply(
                 compute,
-                Matrix::new(a.normed.as_slice(), rows, hidden),
+                (Matrix::new(a.normed.as_slice(), rows, hidden), &a.quantized),
                 &mut out,
                 Epilogue::Store,
-                &mut a.quantized,
+                layer.attention_out.then(Epilogue::Add),
             );
             profile.lap(Operator::Qkv);
 
@@ -192,32 +208,40 @@ impl Model {
                 &mut out,
                 Epilogue::Add,
                 &mut a.quantized,
+                layer.up.then(self.activation),
             );
             profile.lap(Operator::Out);
 
             let mut out = MatrixMut::new(a.normed.as_mut_slice(), rows, hidden);
-            layer.feed_forward_norm.forward(
+            layer.up.normed(
                 compute,
+                &layer.feed_forward_norm,
                 Matrix::new(a.residual.as_slice(), rows, hidden),
                 &mut out,
+                (&mut a.quantized, &mut scratch),
             );
             profile.lap(Operator::Norm);
-            let mut out = MatrixMut::new(a.feed_forward.as_mut_slice(), rows, up);
-            layer.up.forward(
+            let normed = Matrix::new(a.normed.as_slice(), rows, hidden);
+            layer.up.activated(
                 compute,
-                Matrix::new(a.normed.as_slice(), rows, hidden),
-                &mut out,
+                (normed, &a.quantized),
+                &mut MatrixMut::new(a.feed_forward.as_mut_slice(), rows, up),
                 self.activation,
-                &mut a.quantized,
+                &layer.down,
+                (&mut a.activated, &mut scratch),
             );
             profile.lap(Operator::Up);
             let mut out = MatrixMut::new(a.residual.as_mut_slice(), rows, hidden);
-            layer.down.forward(
+            let next = self.layers.get(index + 1).map_or(&self.head, |l| &l.qkv);
+            layer.down.multiply(
                 compute,
-                Matrix::new(a.feed_forward.as_slice(), rows, up),
+                (
+                    Matrix::new(a.feed_forward.as_slice(), rows, up),
+                    &a.activated,
+                ),
                 &mut out,
                 Epilogue::Add,
-                &mut a.quantized,
+                next.then(Epilogue::Store),
             );
             profile.lap(Operator::Down);
         }
@@ -256,6 +280,7 @@ impl Model {
             &mut logits,
             Epilogue::Store,
             &mut a.quantized,
+            None,
         );
         profile.lap(Operator::Head);
         logits

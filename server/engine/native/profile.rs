@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub enum Operator {
     /// Tokens to the residual stream.
     Embed,
-    /// All norms.
+    /// All norms, and their results in bytes.
     Norm,
     /// Queries, keys and values.
     Qkv,
@@ -17,7 +17,7 @@ pub enum Operator {
     Attention,
     /// Attention's output projection.
     Out,
-    /// Gate, up and activation.
+    /// Gate, up and activation, and its result in bytes.
     Up,
     /// Back into the residual stream.
     Down,

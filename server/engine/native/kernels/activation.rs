@@ -2,6 +2,7 @@
 
 use super::isa::{Isa, dispatch};
 use super::lanes::{LANES, Lanes};
+use super::panels::PANEL;
 
 /// `gate = silu(gate) * up`, with `silu(x) = x / (1 + e^-x)`.
 ///
@@ -12,6 +13,15 @@ pub fn silu_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
     let (n, gate, up) = (gate.len(), gate.as_mut_ptr(), up.as_ptr());
     // SAFETY: both hold n floats, a multiple of 16.
     unsafe { dispatch!(isa, silu_mul_lanes(n: usize, gate: *mut f32, up: *const f32)) }
+}
+
+/// [`silu_mul`] for some rows of a panel of gates and then one of factors, `stride` apart.
+///
+/// # Safety
+/// They lie there, and nobody else uses them.
+pub(super) unsafe fn silu_mul_rows(isa: Isa, rows: usize, first: *mut f32, stride: usize) {
+    // SAFETY: passed on.
+    unsafe { dispatch!(isa, silu_mul_rows_lanes(rows: usize, first: *mut f32, stride: usize)) }
 }
 
 /// `x = gelu(x)` by the tanh form: `x/2 (1 + tanh(u)) = x / (1 + e^-2u)` with `u = sqrt(2/pi) (x + 0.044715 x^3)`.
@@ -55,6 +65,19 @@ unsafe fn silu_mul_lanes<V: Lanes>(n: usize, gate: *mut f32, up: *const f32) {
             g.div(V::splat(1.0).add(e))
                 .mul(V::load(up.add(i)))
                 .store(gate.add(i));
+        }
+    }
+}
+
+/// # Safety
+/// See [`silu_mul_rows`].
+#[inline(always)]
+unsafe fn silu_mul_rows_lanes<V: Lanes>(rows: usize, first: *mut f32, stride: usize) {
+    for row in 0..rows {
+        // SAFETY: passed on.
+        unsafe {
+            let gates = first.add(row * stride);
+            silu_mul_lanes::<V>(PANEL, gates, gates.add(PANEL));
         }
     }
 }

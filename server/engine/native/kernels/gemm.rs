@@ -128,17 +128,15 @@ pub fn gemm(
     assert!(x.stride >= k);
     // SAFETY: the closure writes the panel's columns of the given rows and nothing else.
     unsafe {
-        panel_product(compute, x.rows, w.panels, y, epilogue, |part, y| {
+        let columns = (w.panels * PANEL, PANEL);
+        panel_product(compute, x.rows, columns, y, epilogue, |part, y| {
             let block = Block {
                 x: x.data[part.rows.start * x.stride..].as_ptr(),
                 x_stride: x.stride,
                 k,
-                w: w.weights.as_slice()[part.panel * k * PANEL..][..k * PANEL].as_ptr(),
-                bias: w
-                    .bias
-                    .as_ref()
-                    .map(|b| b[part.panel * PANEL..][..PANEL].as_ptr()),
-                y: y.at(part.rows.start, part.panel * PANEL),
+                w: w.weights.as_slice()[part.column * k..][..k * PANEL].as_ptr(),
+                bias: w.bias.as_ref().map(|b| b[part.column..][..PANEL].as_ptr()),
+                y: y.at(part.rows.start, part.column),
                 y_stride: y.stride,
                 rows: part.rows.len(),
                 add: part.add,

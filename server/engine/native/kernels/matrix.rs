@@ -69,6 +69,13 @@ impl<'a> MatrixMut<'a> {
         self.rows
     }
 
+    /// The same, to read.
+    pub fn as_matrix(&mut self) -> Matrix<'_> {
+        // SAFETY: the slice that `new` was given, which is borrowed mutably here as long as it is read.
+        let data = unsafe { std::slice::from_raw_parts(self.pointer, self.rows * self.stride) };
+        Matrix::new(data, self.rows, self.stride)
+    }
+
     /// Row `i`, all of its stride.
     ///
     /// # Panics

@@ -33,6 +33,8 @@ mod softmax;
 mod span;
 mod stored;
 
+use std::ops::Range;
+
 use isa::Isa;
 
 use super::pool::Pool;
@@ -40,10 +42,26 @@ use super::pool::Pool;
 /// Rows from which on the threads share the work of a row-wise operator; for fewer a fork costs more than it saves.
 const PARALLEL_ROWS: usize = 16;
 
+/// Rows in a task of such an operator.
+const TASK_ROWS: usize = 8;
+
 /// What operators run on.
 pub struct Compute {
     /// The threads.
     pub pool: Pool,
     /// The instructions.
     pub isa: Isa,
+}
+
+/// Calls `f(rows, worker)` for parts of the rows, on all threads where it is worth it. No two calls that overlap in time
+/// have the same worker.
+fn for_rows(compute: &Compute, rows: usize, f: impl Fn(Range<usize>, usize) + Sync) {
+    let part = |task: usize| task * TASK_ROWS..rows.min((task + 1) * TASK_ROWS);
+    let tasks = rows.div_ceil(TASK_ROWS);
+    if rows < PARALLEL_ROWS {
+        return (0..tasks).for_each(|task| f(part(task), 0));
+    }
+    compute
+        .pool
+        .run(tasks, &|task, worker| f(part(task), worker));
 }

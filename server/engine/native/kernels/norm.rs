@@ -1,12 +1,10 @@
 //! RMSNorm and LayerNorm, row by row.
 
-use super::isa::dispatch;
+use super::isa::{Isa, dispatch};
 use super::lanes::{LANES, Lanes};
 use super::matrix::{Matrix, MatrixMut};
-use super::{Compute, PARALLEL_ROWS};
-
-/// Rows in a task.
-const TASK_ROWS: usize = 8;
+use super::quantized_rows::QuantizedRows;
+use super::{Compute, TASK_ROWS, for_rows};
 
 /// A norm's parameters.
 #[derive(Debug, Clone)]
@@ -47,28 +45,60 @@ impl Norm {
     /// # Panics
     /// If the shapes do not fit: columns of both up to a multiple of 16, those of x beyond the width zero.
     pub fn forward(&self, compute: &Compute, x: Matrix<'_>, y: &mut MatrixMut<'_>) {
-        let padded = self.weight.len();
-        assert!(x.stride >= padded && y.stride >= padded && y.rows >= x.rows);
+        assert!(y.stride >= self.weight.len() && y.rows >= x.rows);
         let (y, isa) = (&*y, compute.isa);
-        let row = |i: usize| {
-            let args = Row {
-                x: x.row(i)[..padded].as_ptr(),
-                // SAFETY: only this call touches row i.
-                y: unsafe { y.row_part(i, 0, padded) }.as_mut_ptr(),
-                weight: self.weight.as_ptr(),
-                bias: self.bias.as_ref().map(|b| b.as_ptr()),
-                width: self.width,
-                eps: self.eps,
-            };
-            // SAFETY: all four hold the width rounded up to 16.
-            unsafe { dispatch!(isa, normalize(args: Row)) }
-        };
-        if x.rows < PARALLEL_ROWS {
-            return (0..x.rows).for_each(row);
-        }
-        compute.pool.run(x.rows.div_ceil(TASK_ROWS), &|task, _| {
-            (task * TASK_ROWS..x.rows.min((task + 1) * TASK_ROWS)).for_each(row);
+        for_rows(compute, x.rows, |rows, _| {
+            for row in rows {
+                // SAFETY: only this call touches this row.
+                let y = unsafe { y.row_part(row, 0, self.weight.len()) };
+                self.row(isa, x.row(row), y);
+            }
         });
+    }
+
+    /// `y = norm(x)` in bytes, the first `width` columns. What lies between stays in `scratch`, and so in the caches:
+    /// [`scratch`](Self::scratch) floats for each worker.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, as those of [`forward`](Self::forward).
+    pub fn quantize(
+        &self,
+        compute: &Compute,
+        x: Matrix<'_>,
+        scratch: &mut MatrixMut<'_>,
+        y: &mut QuantizedRows,
+    ) {
+        let (stride, scratch, isa) = (self.weight.len(), &*scratch, compute.isa);
+        assert!(scratch.rows >= compute.pool.threads());
+        let y = y.begin(compute.isa, x.rows, self.width);
+        for_rows(compute, x.rows, |rows, worker| {
+            // SAFETY: a worker has a row of scratch for itself.
+            let normed = unsafe { scratch.row_part(worker, 0, Self::scratch(self.width)) };
+            for (row, normed) in rows.clone().zip(normed.chunks_exact_mut(stride)) {
+                self.row(isa, x.row(row), normed);
+            }
+            // SAFETY: each row is in one task.
+            unsafe { y.quantize_rows(rows, normed, stride) };
+        });
+    }
+
+    /// Floats that [`quantize`](Self::quantize) needs for each worker, of rows of so many.
+    pub fn scratch(width: usize) -> usize {
+        TASK_ROWS * width.next_multiple_of(LANES)
+    }
+
+    fn row(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
+        let padded = self.weight.len();
+        let args = Row {
+            x: x[..padded].as_ptr(),
+            y: y[..padded].as_mut_ptr(),
+            weight: self.weight.as_ptr(),
+            bias: self.bias.as_ref().map(|b| b.as_ptr()),
+            width: self.width,
+            eps: self.eps,
+        };
+        // SAFETY: all four hold the width rounded up to 16.
+        unsafe { dispatch!(isa, normalize(args: Row)) }
     }
 }
 

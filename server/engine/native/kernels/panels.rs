@@ -8,7 +8,7 @@ use super::{Compute, activation};
 /// Columns (outputs) in a panel of packed weights.
 pub const PANEL: usize = 64;
 /// Rows that share one pass over a panel: few enough that they and the panel stay in the second-level cache.
-const BLOCK_ROWS: usize = 48;
+pub(super) const BLOCK_ROWS: usize = 48;
 
 /// What happens to `x Wᵀ + b`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub enum Epilogue {
     SiluMul,
 }
 
-/// A panel's share of a product.
+/// A task's share of a product.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
-    /// Which panel.
-    pub(super) panel: usize,
+    /// The first of its columns.
+    pub(super) column: usize,
     /// Which rows.
     pub(super) rows: Range<usize>,
     /// Whether the product is added to what is there.
@@ -64,90 +64,96 @@ pub(super) fn pad_bias(parts: &[Vec<f32>]) -> Vec<f32> {
     bias
 }
 
-/// How a product is cut into tasks: a panel and a block of rows each.
+/// How a product is cut into tasks: some columns and a block of rows each.
 ///
 /// Where there are blocks enough, each thread gets rows of its own, the same ones in every operator, so that activations
-/// stay in its caches; of these it takes all blocks of a panel, then the next panel, which is still cached.
-struct Split {
+/// stay in its caches; of these it takes all blocks of some columns, then the next columns, whose weights are then cached
+/// in turn.
+pub(super) struct Split {
     rows: usize,
-    panels: usize,
+    strips: usize,
     /// Each thread's share of the rows, in blocks.
     blocks: usize,
     shares: usize,
 }
 
 impl Split {
-    fn new(rows: usize, panels: usize, threads: usize) -> Self {
+    /// Of products with `strips` strips of columns.
+    pub(super) fn new(rows: usize, strips: usize, threads: usize) -> Self {
         let blocks = rows.div_ceil(BLOCK_ROWS);
         let shares = if blocks > 1 { threads } else { 1 };
         Self {
             rows,
-            panels,
+            strips,
             blocks: blocks.div_ceil(shares),
             shares,
         }
     }
 
-    fn tasks(&self) -> usize {
-        self.shares * self.panels * self.blocks
+    /// How many there are.
+    pub(super) fn tasks(&self) -> usize {
+        self.shares * self.strips * self.blocks
     }
 
-    fn task(&self, task: usize) -> (usize, Range<usize>) {
+    /// The strip and the rows, at most [`BLOCK_ROWS`], of a task.
+    pub(super) fn task(&self, task: usize) -> (usize, Range<usize>) {
         let (share, task) = (
-            task / (self.panels * self.blocks),
-            task % (self.panels * self.blocks),
+            task / (self.strips * self.blocks),
+            task % (self.strips * self.blocks),
         );
-        let (panel, block) = (task / self.blocks, share * self.blocks + task % self.blocks);
+        let (strip, block) = (task / self.blocks, share * self.blocks + task % self.blocks);
         let bound = |block: usize| self.rows * block / (self.shares * self.blocks);
-        (panel, bound(block)..bound(block + 1))
+        (strip, bound(block)..bound(block + 1))
     }
 }
 
-/// Runs `multiply` for every panel and block of rows, on all threads, and the epilogue behind it.
+/// Runs `multiply` for all `columns` in strips of `width`, and blocks of rows, on all threads, and the epilogue behind it.
 ///
 /// # Panics
-/// If y does not have `rows` rows of all the panels' columns.
+/// If y does not have `rows` rows of all columns.
 ///
 /// # Safety
-/// `multiply(part, y)` must write the columns of `part.panel` in `part.rows` of y, and nothing else. No two calls that
-/// overlap in time have the same columns of the same rows.
+/// `multiply(part, y)` must write `width` columns of `part.rows` of y, and nothing else. No two calls that overlap in time
+/// have the same columns of the same rows.
 pub(super) unsafe fn panel_product(
     compute: &Compute,
     rows: usize,
-    panels: usize,
+    (columns, width): (usize, usize),
     y: &mut MatrixMut<'_>,
     epilogue: Epilogue,
     multiply: impl Fn(Part, &MatrixMut<'_>) + Sync,
 ) {
-    assert!(y.stride >= panels * PANEL && y.rows >= rows);
+    assert!(y.stride >= columns && y.rows >= rows && columns.is_multiple_of(width));
     let paired = epilogue == Epilogue::SiluMul;
     assert!(
-        !paired || panels.is_multiple_of(2),
+        !paired || columns.is_multiple_of(2 * PANEL),
         "gate and up have the same number of panels"
     );
-    let columns = if paired { panels / 2 } else { panels };
-    let split = Split::new(rows, columns, compute.pool.threads());
+    let half = columns / 2;
+    let strips = if paired { half } else { columns } / width;
+    let split = Split::new(rows, strips, compute.pool.threads());
     let (y, isa) = (&*y, compute.isa);
     compute.pool.run(split.tasks(), &|task, _| {
-        let (panel, rows) = split.task(task);
-        let run = |panel, add| {
+        let (strip, rows) = split.task(task);
+        let column = strip * width;
+        let run = |column, add| {
             let rows = rows.clone();
-            multiply(Part { panel, rows, add }, y);
+            multiply(Part { column, rows, add }, y);
         };
-        run(panel, epilogue == Epilogue::Add);
+        run(column, epilogue == Epilogue::Add);
         if paired {
-            run(panel + columns, false);
+            run(column + half, false);
         }
         for row in rows.clone() {
             // SAFETY: only this task touches these columns of these rows, and `multiply` is done with them.
-            let out = unsafe { y.row_part(row, panel * PANEL, PANEL) };
+            let out = unsafe { y.row_part(row, column, width) };
             match epilogue {
                 Epilogue::Store | Epilogue::Add => break,
                 Epilogue::GeluTanh => activation::gelu_tanh(isa, out),
                 Epilogue::GeluErf => activation::gelu_erf(out),
                 Epilogue::SiluMul => {
                     // SAFETY: as above; gate and up are different columns.
-                    let up = unsafe { y.row_part(row, (panel + columns) * PANEL, PANEL) };
+                    let up = unsafe { y.row_part(row, column + half, width) };
                     activation::silu_mul(isa, out, up);
                 }
             }

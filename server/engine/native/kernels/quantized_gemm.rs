@@ -7,14 +7,20 @@
 //! With AVX-512 the kernel keeps a tile of up to 6 rows x 32 columns twice: 12 registers of integer sums of the group at
 //! hand, 12 of floats.
 
+use std::ops::Range;
+
 use super::Compute;
+use super::activation;
 use super::dots::{Dots, Operands};
 use super::isa::{Isa, dispatch_dots};
 use super::lanes::{LANES, Lanes};
 use super::matrix::MatrixMut;
-use super::panels::{Epilogue, PANEL, panel_product};
-use super::quantized_rows::{QuantizedRows, WORDS};
+use super::panels::{BLOCK_ROWS, Epilogue, PANEL, Split, panel_product};
+use super::quantized_rows::{GROUP, QuantizedRows, WORDS};
 use super::quantized_weights::{Bits, PackedQuantized, STRIP};
+
+/// Floats that [`gated_product`] needs for each worker.
+pub const GATED_SCRATCH: usize = BLOCK_ROWS * 2 * PANEL;
 
 /// `y = epilogue(x Wᵀ + b)`: y `[rows of x, >= padded outputs]`.
 ///
@@ -26,34 +32,149 @@ pub fn quantized_gemm(
     w: &PackedQuantized,
     y: &mut MatrixMut<'_>,
     epilogue: Epilogue,
+    then: Option<Then<'_>>,
 ) {
-    assert_eq!(x.inputs(), w.inputs);
-    assert_eq!(x.isa(), compute.isa);
-    let (isa, x_stride) = (compute.isa, x.stride());
-    let strip_bytes = w.groups * w.bits.block();
-    // SAFETY: the closure writes the panel's columns of the given rows and nothing else.
+    let isa = compute.isa;
+    let order = Order::new(compute, w, x.rows(), false);
+    let columns = (w.padded_outputs(), order.strips * STRIP);
+    // SAFETY: the closure writes the part's columns of its rows and nothing else.
     unsafe {
-        panel_product(compute, x.rows(), w.panels, y, epilogue, |part, y| {
-            for strip in part.panel * (PANEL / STRIP)..(part.panel + 1) * (PANEL / STRIP) {
+        panel_product(compute, x.rows(), columns, y, epilogue, |part, y| {
+            for column in (part.column..part.column + columns.1).step_by(STRIP) {
+                let to = (y.at(part.rows.start, column), y.stride);
+                let strip = column / STRIP;
                 let block = Block {
-                    x: x.words()[part.rows.start * x_stride..].as_ptr(),
-                    x_stride,
-                    groups: w.groups,
-                    w: w.packed()[strip * strip_bytes..][..strip_bytes].as_ptr(),
-                    bias: (w.bias.as_ref()).map(|b| b[strip * STRIP..][..STRIP].as_ptr()),
-                    y: y.at(part.rows.start, strip * STRIP),
-                    y_stride: y.stride,
-                    rows: part.rows.len(),
                     add: part.add,
+                    next: order.next(w, strip + 1, then),
+                    ..Block::new(isa, x, w, (strip, part.rows.clone()), to)
                 };
-                // SAFETY: `block` describes rows inside x and y, by the shapes asserted here and there, and one whole
-                // strip; only this call touches these columns of these rows.
-                match w.bits {
-                    Bits::Eight => multiply_eight(isa, block),
-                    Bits::Four => multiply_four(isa, block),
-                }
+                // SAFETY: these rows of y are there, by what `panel_product` asserts, and only this call touches these
+                // columns.
+                multiply(isa, w.bits, block);
             }
         });
+    }
+}
+
+/// `out = silu(g) u` in bytes, where `g` is the first half of `x Wᵀ + b` and `u` the second, for the layer `then`.
+/// What lies between stays in `scratch`, and so in the caches: [`GATED_SCRATCH`] floats for each worker.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn gated_product(
+    compute: &Compute,
+    x: &QuantizedRows,
+    w: &PackedQuantized,
+    scratch: &mut MatrixMut<'_>,
+    out: &mut QuantizedRows,
+    then: &PackedQuantized,
+) {
+    let inputs = then.inputs;
+    let (isa, half) = (compute.isa, w.padded_outputs() / 2);
+    let groups = inputs.div_ceil(GROUP);
+    assert!(half.is_multiple_of(PANEL) && half >= inputs);
+    assert!(scratch.rows >= compute.pool.threads() && scratch.stride >= GATED_SCRATCH);
+    let (out, scratch) = (out.begin(isa, x.rows(), inputs), &*scratch);
+    // Whole panels: of narrower pieces memory has not yet brought the second when it is to begin with the third.
+    let order = Order::new(compute, w, x.rows(), true);
+    let then = Some(Then {
+        w: then,
+        gated: false,
+    });
+    let split = Split::new(x.rows(), half / PANEL, compute.pool.threads());
+    compute.pool.run(split.tasks(), &|task, worker| {
+        let (panel, rows) = split.task(task);
+        let gates = scratch.at(worker, 0);
+        let strip = |column: usize| {
+            let from = if column < PANEL { 0 } else { half - PANEL };
+            (panel * PANEL + from + column) / STRIP
+        };
+        for column in (0..2 * PANEL).step_by(STRIP) {
+            let to = (gates.wrapping_add(column), 2 * PANEL);
+            let mut block = Block::new(isa, x, w, (strip(column), rows.clone()), to);
+            // Behind the panel's last gate come its ups, and behind these the next panel's gates.
+            block.next = match column + STRIP {
+                end if end < 2 * PANEL => w.strip(strip(end)),
+                _ => order.next(w, (panel + 1) * PANEL / STRIP, then),
+            };
+            // SAFETY: a worker has a row of scratch for itself, with room for a block's gates and ups.
+            unsafe { multiply(isa, w.bits, block) };
+        }
+        let group = panel * PANEL / GROUP;
+        // SAFETY: as above; only this task writes these groups of these rows.
+        unsafe {
+            activation::silu_mul_rows(isa, rows.len(), gates, 2 * PANEL);
+            let groups = group.min(groups)..groups.min(group + PANEL / GROUP);
+            out.quantize(rows, groups, gates, 2 * PANEL);
+        }
+    });
+}
+
+/// What is multiplied next: its first weights are fetched with the last ones before.
+#[derive(Debug, Clone, Copy)]
+pub struct Then<'a> {
+    /// Its weights.
+    pub w: &'a PackedQuantized,
+    /// By [`gated_product`].
+    pub gated: bool,
+}
+
+/// In which order the workers take strips.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    /// Strips of a task, and tasks.
+    strips: usize,
+    tasks: usize,
+    threads: usize,
+    /// Whether each worker takes all of them, for rows of its own.
+    all: bool,
+}
+
+impl Order {
+    fn new(compute: &Compute, w: &PackedQuantized, rows: usize, gated: bool) -> Self {
+        Self::shaped(w, gated, compute.pool.threads(), rows > BLOCK_ROWS)
+    }
+
+    fn shaped(w: &PackedQuantized, gated: bool, threads: usize, all: bool) -> Self {
+        // A strip at a time shares out few columns more evenly; otherwise a panel writes twice as much of a row at once.
+        let few = !all && !gated && w.panels < 16 * threads;
+        Self {
+            strips: if few { 1 } else { PANEL / STRIP },
+            tasks: match (gated, few) {
+                (true, _) => w.panels / 2,
+                (_, true) => w.panels * (PANEL / STRIP),
+                _ => w.panels,
+            },
+            threads,
+            all,
+        }
+    }
+
+    /// The first task of a worker; see [`Pool::run`](crate::engine::native::pool::Pool::run).
+    fn first(&self, worker: usize) -> usize {
+        match self.all {
+            true => 0,
+            false => (self.tasks * worker).div_ceil(self.threads),
+        }
+    }
+
+    /// Where the weights lie that whoever is done with all strips before `end` most likely reads next.
+    fn next(&self, w: &PackedQuantized, end: usize, then: Option<Then<'_>>) -> *const u8 {
+        let (task, worker) = match self.all {
+            true => (self.tasks, 0),
+            false => {
+                let last = end.div_ceil(self.strips) - 1;
+                let worker = (last * self.threads / self.tasks).min(self.threads - 1);
+                (((worker + 1) * self.tasks).div_ceil(self.threads), worker)
+            }
+        };
+        match then {
+            Some(then) if end == task * self.strips => {
+                let order = Self::shaped(then.w, then.gated, self.threads, self.all);
+                then.w.strip(order.first(worker) * order.strips)
+            }
+            _ => w.strip(end),
+        }
     }
 }
 
@@ -69,6 +190,71 @@ struct Block {
     y_stride: usize,
     rows: usize,
     add: bool,
+    /// The strip that comes after this one: it is fetched meanwhile.
+    next: *const u8,
+}
+
+impl Block {
+    /// A strip of w times some rows of x, stored to rows of y that are so far apart.
+    ///
+    /// # Panics
+    /// If there are no such rows or no such strip, or x was made for other weights or instructions.
+    fn new(
+        isa: Isa,
+        x: &QuantizedRows,
+        w: &PackedQuantized,
+        (strip, rows): (usize, Range<usize>),
+        (y, y_stride): (*mut f32, usize),
+    ) -> Self {
+        assert_eq!((x.inputs(), x.isa()), (w.inputs, isa));
+        let (x_stride, strip_bytes) = (x.stride(), w.groups * w.bits.block());
+        let packed = &w.packed()[strip * strip_bytes..][..strip_bytes];
+        Self {
+            x: x.words()[rows.start * x_stride..rows.end * x_stride].as_ptr(),
+            x_stride,
+            groups: w.groups,
+            w: packed.as_ptr(),
+            bias: (w.bias.as_ref()).map(|b| b[strip * STRIP..][..STRIP].as_ptr()),
+            y,
+            y_stride,
+            rows: rows.len(),
+            add: false,
+            next: packed.as_ptr_range().end,
+        }
+    }
+}
+
+/// Bytes that memory brings at once.
+const LINE: usize = 64;
+
+/// How far ahead a tile fetches that is alone on its strip, in bytes: about 200 ns at the speed of memory.
+const AHEAD: usize = 4096;
+
+/// What a tile fetches.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// What it will soon read itself, because it is alone on its strip.
+    alone: bool,
+    /// Where the strip ends, and how far from there the next one begins.
+    end: *const u8,
+    jump: usize,
+    /// Otherwise a part of the next strip. All tiles of a strip share in it: if the first alone fetched what it reads, it
+    /// would wait for memory, and memory for the others.
+    next: *const u8,
+    /// So many lines with each group.
+    lines: usize,
+}
+
+/// # Safety
+/// The block is of [`Block::new`] for these instructions and bits, and nobody else uses its rows of 32 floats at y.
+unsafe fn multiply(isa: Isa, bits: Bits, block: Block) {
+    // SAFETY: passed on.
+    unsafe {
+        match bits {
+            Bits::Eight => multiply_eight(isa, block),
+            Bits::Four => multiply_four(isa, block),
+        }
+    }
 }
 
 /// # Safety
@@ -110,17 +296,27 @@ unsafe fn block_rows<D: Dots, const FOUR: bool>(block: Block) {
     // Tiles as even as can be: 7 rows are 4 + 3, not 6 + 1.
     let tiles = block.rows.div_ceil(most);
     let mut first = 0;
+    let bits = if FOUR { Bits::Four } else { Bits::Eight };
+    let lines = (bits.block() / LINE).div_ceil(tiles.max(1));
+    let end = block.w.wrapping_add(block.groups * bits.block());
     for tile in 0..tiles {
         let rows = (block.rows - first).div_ceil(tiles - tile);
+        let ahead = Ahead {
+            alone: tiles == 1,
+            end,
+            jump: (block.next as usize).wrapping_sub(end as usize),
+            next: (block.next).wrapping_add(tile * lines * LINE * block.groups),
+            lines,
+        };
         // SAFETY: the tile's rows are among the block's.
         unsafe {
             match rows {
-                1 => strip_tiles::<D, FOUR, 1>(&block, first),
-                2 => strip_tiles::<D, FOUR, 2>(&block, first),
-                3 => strip_tiles::<D, FOUR, 3>(&block, first),
-                4 if most >= 4 => strip_tiles::<D, FOUR, 4>(&block, first),
-                5 if most >= 5 => strip_tiles::<D, FOUR, 5>(&block, first),
-                6 if most >= 6 => strip_tiles::<D, FOUR, 6>(&block, first),
+                1 => strip_tiles::<D, FOUR, 1>(&block, first, ahead),
+                2 => strip_tiles::<D, FOUR, 2>(&block, first, ahead),
+                3 => strip_tiles::<D, FOUR, 3>(&block, first, ahead),
+                4 if most >= 4 => strip_tiles::<D, FOUR, 4>(&block, first, ahead),
+                5 if most >= 5 => strip_tiles::<D, FOUR, 5>(&block, first, ahead),
+                6 if most >= 6 => strip_tiles::<D, FOUR, 6>(&block, first, ahead),
                 _ => unreachable!("a tile has at most {most} rows"),
             }
         }
@@ -131,15 +327,25 @@ unsafe fn block_rows<D: Dots, const FOUR: bool>(block: Block) {
 /// # Safety
 /// See [`block_rows`]; rows `first..first + R` are the block's.
 #[inline(always)]
-unsafe fn strip_tiles<D: Dots, const FOUR: bool, const R: usize>(block: &Block, first: usize) {
+unsafe fn strip_tiles<D: Dots, const FOUR: bool, const R: usize>(
+    block: &Block,
+    first: usize,
+    ahead: Ahead,
+) {
     // SAFETY: passed on; the tiles cover the strip's 32 columns.
     unsafe {
         // One row alone leaves room for the whole width, and then the strip is read from end to end.
         if D::WIDE || R == 1 {
-            tile::<D, FOUR, R, 2>(block, first, 0);
+            tile::<D, FOUR, R, 2>(block, first, 0, ahead);
         } else {
-            tile::<D, FOUR, R, 1>(block, first, 0);
-            tile::<D, FOUR, R, 1>(block, first, LANES);
+            tile::<D, FOUR, R, 1>(block, first, 0, ahead);
+            let (alone, lines) = (false, 0);
+            let none = Ahead {
+                alone,
+                lines,
+                ..ahead
+            };
+            tile::<D, FOUR, R, 1>(block, first, LANES, none);
         }
     }
 }
@@ -153,12 +359,9 @@ unsafe fn tile<D: Dots, const FOUR: bool, const R: usize, const C: usize>(
     block: &Block,
     first: usize,
     column: usize,
+    mut ahead: Ahead,
 ) {
-    // Bytes ahead of the stream to fetch: about 200 ns at the memory's speed.
-    const AHEAD: usize = 4096;
     let bits = if FOUR { Bits::Four } else { Bits::Eight };
-    // The first tile is the one that finds the strip in memory; the others find it in the caches.
-    let fetch = first == 0 && column == 0;
     // SAFETY: all offsets stay within the rows, the strip and the columns of the contract; a prefetch may point anywhere.
     unsafe {
         let mut sums = [[D::Floats::splat(0.0); C]; R];
@@ -175,9 +378,18 @@ unsafe fn tile<D: Dots, const FOUR: bool, const R: usize, const C: usize>(
         let mut words = x.add(block.groups * D::GROUP_BYTES / 4);
         let mut w = block.w;
         for _ in 0..block.groups {
-            if fetch {
-                for line in 0..bits.block() / 64 {
-                    D::Floats::prefetch(w.wrapping_add(AHEAD + line * 64).cast());
+            if ahead.alone {
+                let mut at = w.wrapping_add(AHEAD);
+                if at >= ahead.end {
+                    at = at.wrapping_add(ahead.jump);
+                }
+                for line in 0..bits.block() / LINE {
+                    D::Floats::prefetch(at.wrapping_add(line * LINE).cast());
+                }
+            } else {
+                for _ in 0..ahead.lines {
+                    D::Floats::prefetch(ahead.next.cast());
+                    ahead.next = ahead.next.wrapping_add(LINE);
                 }
             }
             let metas = w.add(bits.weights()).cast::<u32>().add(column);

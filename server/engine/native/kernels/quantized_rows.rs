@@ -3,11 +3,14 @@
 //! `x = scale (u - zero)` with u in 0..=255 and a whole-numbered zero, so that 0 stays 0. A row's bytes depend on that row
 //! alone: an answer does not depend on the batch.
 
+use std::marker::PhantomData;
+use std::ops::Range;
+
 use super::dots::{Dots, group_bytes, load_group};
 use super::isa::{Isa, dispatch_dots};
 use super::lanes::{LANES, Lanes};
-use super::matrix::{Matrix, MatrixMut, for_each_row};
-use super::{Compute, PARALLEL_ROWS};
+use super::matrix::Matrix;
+use super::{Compute, for_rows};
 use crate::engine::EngineError;
 use crate::engine::native::buffer::Buffer;
 
@@ -54,16 +57,28 @@ impl QuantizedRows {
     /// # Panics
     /// If x is larger than the room, or its rows shorter than `inputs`.
     pub fn quantize(&mut self, compute: &Compute, x: Matrix<'_>, inputs: usize) {
-        assert!(x.stride >= inputs);
-        let isa = compute.isa;
-        (self.isa, self.rows, self.inputs) = (isa, x.rows, inputs);
+        let out = self.begin(compute.isa, x.rows, inputs);
+        for_rows(compute, x.rows, |rows, _| {
+            let first = &x.data[rows.start * x.stride..rows.end * x.stride];
+            // SAFETY: the rows are there, and each is in one task.
+            unsafe { out.quantize_rows(rows, first, x.stride) };
+        });
+    }
+
+    /// Makes room for other rows, for these instructions, in place of what was here.
+    ///
+    /// # Panics
+    /// If there is less room.
+    pub(super) fn begin(&mut self, isa: Isa, rows: usize, inputs: usize) -> Groups<'_> {
+        (self.isa, self.rows, self.inputs) = (isa, rows, inputs);
         let stride = self.stride();
-        let mut out = MatrixMut::new(self.data.as_mut_slice(), x.rows, stride);
-        let row = |i: usize, out: &mut [f32]| quantize_row(isa, &x.row(i)[..inputs], out);
-        if x.rows < PARALLEL_ROWS {
-            (0..x.rows).for_each(|i| row(i, out.row_mut(i)));
-        } else {
-            for_each_row(&compute.pool, &mut out, row);
+        Groups {
+            isa,
+            rows,
+            inputs,
+            stride,
+            first: self.data.as_mut_slice()[..rows * stride].as_mut_ptr(),
+            room: PhantomData,
         }
     }
 
@@ -108,88 +123,185 @@ impl QuantizedRows {
     }
 }
 
-fn quantize_row(isa: Isa, x: &[f32], out: &mut [f32]) {
-    let groups = x.len().div_ceil(GROUP);
-    let group_words = group_bytes(isa) / 4;
-    let (bytes, words) = out.split_at_mut(groups * group_words);
-    assert!(words.len() >= groups * WORDS);
-    let (whole, rest) = x.as_chunks::<GROUP>();
-    let row = Row {
-        x: whole.as_ptr(),
-        groups: whole.len(),
-        bytes: bytes.as_mut_ptr().cast(),
-        words: words.as_mut_ptr(),
-    };
-    // SAFETY: x has the whole groups; bytes and words have room for as many and one more if there is a rest.
-    unsafe { dispatch_dots!(isa, quantize_groups(row: Row)) };
-    if !rest.is_empty() {
-        let mut last = [0.0; GROUP];
-        last[..rest.len()].copy_from_slice(rest);
-        let row = Row {
-            x: &raw const last,
-            groups: 1,
-            bytes: bytes[whole.len() * group_words..].as_mut_ptr().cast(),
-            words: words[whole.len() * WORDS..].as_mut_ptr(),
+/// Rows that several threads quantize, each some groups of some of them.
+#[derive(Debug)]
+pub(super) struct Groups<'a> {
+    isa: Isa,
+    rows: usize,
+    inputs: usize,
+    stride: usize,
+    first: *mut f32,
+    room: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: this is a `&mut [f32]` whose parts go to several threads, through methods whose contract is that no two parts in
+// use overlap.
+unsafe impl Sync for Groups<'_> {}
+
+impl Groups<'_> {
+    /// Quantizes some groups of some rows: the first one's values lie at `x`, those of the next row `x_stride` further.
+    ///
+    /// # Panics
+    /// If there are no such rows or groups.
+    ///
+    /// # Safety
+    /// The values are there; nobody else uses these groups of these rows.
+    pub(super) unsafe fn quantize(
+        &self,
+        rows: Range<usize>,
+        groups: Range<usize>,
+        x: *const f32,
+        x_stride: usize,
+    ) {
+        let count = self.inputs.div_ceil(GROUP);
+        assert!(rows.start <= rows.end && rows.end <= self.rows);
+        assert!(groups.start <= groups.end && groups.end <= count);
+        let (isa, bytes) = (self.isa, group_bytes(self.isa));
+        let row = self.first.wrapping_add(rows.start * self.stride);
+        let grid = Grid {
+            x,
+            x_stride,
+            rows: rows.len(),
+            groups: groups.len(),
+            bytes: row.cast::<u8>().wrapping_add(groups.start * bytes),
+            words: row.wrapping_add(count * bytes / 4 + groups.start * WORDS),
+            stride: self.stride,
         };
-        // SAFETY: one group, and room for it.
-        unsafe { dispatch_dots!(isa, quantize_groups(row: Row)) };
+        // SAFETY: passed on; a row has room for the bytes and words of all groups.
+        unsafe { dispatch_dots!(isa, quantize_grid(grid: Grid)) };
+    }
+
+    /// Quantizes rows of x, `stride` apart, the last group filled up with zeros.
+    ///
+    /// # Panics
+    /// If there are no such rows, or x has fewer.
+    ///
+    /// # Safety
+    /// Nobody else uses these rows.
+    pub(super) unsafe fn quantize_rows(&self, rows: Range<usize>, x: &[f32], stride: usize) {
+        assert!(stride >= self.inputs && x.len() >= rows.len() * stride);
+        let whole = self.inputs / GROUP;
+        // SAFETY: passed on; so many values are in each row.
+        unsafe { self.quantize(rows.clone(), 0..whole, x.as_ptr(), stride) };
+        if self.inputs.is_multiple_of(GROUP) {
+            return;
+        }
+        for (x, row) in x.chunks(stride).zip(rows) {
+            let mut last = [0.0; GROUP];
+            let rest = &x[whole * GROUP..self.inputs];
+            last[..rest.len()].copy_from_slice(rest);
+            // SAFETY: passed on.
+            unsafe { self.quantize(row..row + 1, whole..whole + 1, last.as_ptr(), GROUP) };
+        }
     }
 }
 
+/// Groups of several rows.
 #[derive(Clone, Copy)]
-struct Row {
-    x: *const [f32; GROUP],
+struct Grid {
+    x: *const f32,
+    x_stride: usize,
+    rows: usize,
     groups: usize,
+    bytes: *mut u8,
+    words: *mut f32,
+    stride: usize,
+}
+
+/// # Safety
+/// `groups` groups in each of `rows` rows at x, as many times [`Dots::GROUP_BYTES`] at `bytes`, and [`WORDS`] at `words`.
+#[inline(always)]
+unsafe fn quantize_grid<D: Dots>(grid: Grid) {
+    let (mut row, mut group) = (0, 0);
+    let mut left = grid.rows * grid.groups;
+    while left > 0 {
+        // What takes long for one group, a sum over lanes and a division, is done for sixteen at once.
+        let count = LANES.min(left);
+        let mut places = [Place::NONE; LANES];
+        for place in &mut places[..count] {
+            let (words, x) = (row * grid.stride, row * grid.x_stride + group * GROUP);
+            *place = Place {
+                x: grid.x.wrapping_add(x),
+                bytes: (grid.bytes).wrapping_add(words * 4 + group * D::GROUP_BYTES),
+                words: grid.words.wrapping_add(words + group * WORDS),
+            };
+            group += 1;
+            if group == grid.groups {
+                (row, group) = (row + 1, 0);
+            }
+        }
+        // SAFETY: these are groups of the grid.
+        unsafe { quantize_groups::<D>(&places[..count]) };
+        left -= count;
+    }
+}
+
+/// Where a group's values lie and where it goes.
+#[derive(Clone, Copy)]
+struct Place {
+    x: *const f32,
     bytes: *mut u8,
     words: *mut f32,
 }
 
+impl Place {
+    const NONE: Self = Self {
+        x: std::ptr::null(),
+        bytes: std::ptr::null_mut(),
+        words: std::ptr::null_mut(),
+    };
+}
+
 /// # Safety
-/// `groups` groups at x, as many times [`Dots::GROUP_BYTES`] at `bytes`, as many times [`WORDS`] at `words`.
+/// Up to 16 places, each with a group at x, [`Dots::GROUP_BYTES`] at `bytes`, [`WORDS`] at `words`.
 #[inline(always)]
-unsafe fn quantize_groups<D: Dots>(row: Row) {
-    let mut first = 0;
-    while first < row.groups {
-        // What is found for each group is found for sixteen at once: a division takes as long as all else of a group.
-        let count = LANES.min(row.groups - first);
-        // SAFETY: groups `first..first + count` are inside all three.
-        unsafe {
-            let zeros = D::Floats::splat(0.0);
-            let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
-            for i in 0..count {
-                let x = row.x.add(first + i).cast::<f32>();
-                let (a, b) = (D::Floats::load(x), D::Floats::load(x.add(LANES)));
-                // 0 is always in the range, so that the zero point is a byte.
-                low[i] = D::range(a.min(b).min(zeros)).0;
-                high[i] = D::range(a.max(b).max(zeros)).1;
-            }
-            let (mut scale, mut inverse, mut zero) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-            let (l, h) = (
-                D::Floats::load(low.as_ptr()),
-                D::Floats::load(high.as_ptr()),
+unsafe fn quantize_groups<D: Dots>(places: &[Place]) {
+    // SAFETY: passed on; what lies in the lanes behind the last place is not used.
+    unsafe {
+        let zeros = D::Floats::splat(0.0);
+        let (mut low, mut high) = ([zeros; LANES], [zeros; LANES]);
+        for (i, place) in places.iter().enumerate() {
+            let (a, b) = (
+                D::Floats::load(place.x),
+                D::Floats::load(place.x.add(LANES)),
             );
-            let s = h.sub(l).mul(D::Floats::splat(1.0 / 255.0));
-            let i = D::Floats::splat(1.0).div(s);
-            s.store(scale.as_mut_ptr());
-            i.store(inverse.as_mut_ptr());
-            zeros.sub(l).mul(i).round().store(zero.as_mut_ptr());
-            for i in 0..count {
-                if scale[i] < f32::MIN_POSITIVE {
-                    (scale[i], inverse[i], zero[i]) = (0.0, 0.0, 0.0);
-                }
-                let x = row.x.add(first + i).cast::<f32>();
-                let (a, b) = (D::Floats::load(x), D::Floats::load(x.add(LANES)));
-                let a = to_bytes(a, inverse[i], zero[i]);
-                let b = to_bytes(b, inverse[i], zero[i]);
-                D::store_group(a, b, row.bytes.add((first + i) * D::GROUP_BYTES));
-                let words = row.words.add((first + i) * WORDS);
-                *words = scale[i];
-                *words.add(1) = f32::from_bits(zero[i] as u32);
-                // Whole numbers below 2^14: exact in any order.
-                *words.add(2) = scale[i] * (D::total(a.add(b)) - GROUP as f32 * zero[i]);
-            }
+            (low[i], high[i]) = (a.min(b), a.max(b));
         }
-        first += count;
+        // 0 is always in the range, so that the zero point is a byte.
+        let low = D::lowest(&low).min(zeros);
+        let high = D::highest(&high).max(zeros);
+        let step = high.sub(low).mul(D::Floats::splat(1.0 / 255.0));
+        let inverse = D::Floats::splat(1.0).div(step);
+        let zero = zeros.sub(low).mul(inverse).round();
+        // A range that is next to nothing is nothing.
+        let least = D::Floats::splat(f32::MIN_POSITIVE);
+        let step = step.if_less(least, zeros, step);
+        let zero = step.if_less(least, zeros, zero);
+        let inverse = step.if_less(least, zeros, inverse);
+        let (mut steps, mut inverses, mut zero_points) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        step.store(steps.as_mut_ptr());
+        inverse.store(inverses.as_mut_ptr());
+        zero.store(zero_points.as_mut_ptr());
+        let mut bytes = [zeros; LANES];
+        for (i, place) in places.iter().enumerate() {
+            let (a, b) = (
+                D::Floats::load(place.x),
+                D::Floats::load(place.x.add(LANES)),
+            );
+            let a = to_bytes(a, inverses[i], zero_points[i]);
+            let b = to_bytes(b, inverses[i], zero_points[i]);
+            D::store_group(a, b, place.bytes);
+            bytes[i] = a.add(b);
+        }
+        // Whole numbers below 2^14: exact in any order.
+        let total = D::totals(&bytes).sub(zero.mul(D::Floats::splat(GROUP as f32)));
+        let mut totals = [0.0; LANES];
+        step.mul(total).store(totals.as_mut_ptr());
+        for (i, place) in places.iter().enumerate() {
+            *place.words = steps[i];
+            *place.words.add(1) = f32::from_bits(zero_points[i] as u32);
+            *place.words.add(2) = totals[i];
+        }
     }
 }
 

@@ -185,6 +185,12 @@ impl PackedQuantized {
         }
     }
 
+    /// Where a strip begins.
+    pub(super) fn strip(&self, strip: usize) -> *const u8 {
+        let bytes = self.groups * self.bits.block();
+        self.packed().as_ptr().wrapping_add(strip * bytes)
+    }
+
     /// Inputs (k).
     pub fn inputs(&self) -> usize {
         self.inputs

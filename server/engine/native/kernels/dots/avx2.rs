@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::lanes::{LANES, Lanes, Ymm2};
+use super::super::lanes::{LANES, Ymm2};
 use super::super::quantized_rows::GROUP;
 use super::{Dots, Operands};
 
@@ -119,26 +119,50 @@ impl Dots for Avx2 {
         unsafe { Ymm2(_mm256_cvtepi32_ps(self.0), _mm256_cvtepi32_ps(self.1)) }
     }
     #[inline(always)]
-    unsafe fn range(x: Ymm2) -> (f32, f32) {
-        unsafe {
-            let (low, high) = (_mm256_min_ps(x.0, x.1), _mm256_max_ps(x.0, x.1));
-            let mut low = _mm_min_ps(_mm256_castps256_ps128(low), _mm256_extractf128_ps::<1>(low));
-            let mut high = _mm_max_ps(
-                _mm256_castps256_ps128(high),
-                _mm256_extractf128_ps::<1>(high),
-            );
-            low = _mm_min_ps(low, _mm_movehl_ps(low, low));
-            high = _mm_max_ps(high, _mm_movehl_ps(high, high));
-            low = _mm_min_ss(low, _mm_movehdup_ps(low));
-            high = _mm_max_ss(high, _mm_movehdup_ps(high));
-            (_mm_cvtss_f32(low), _mm_cvtss_f32(high))
-        }
+    unsafe fn lowest(of: &[Ymm2; LANES]) -> Ymm2 {
+        across!(of, _mm256_min_ps)
     }
     #[inline(always)]
-    unsafe fn total(x: Ymm2) -> f32 {
-        unsafe { x.sum() }
+    unsafe fn highest(of: &[Ymm2; LANES]) -> Ymm2 {
+        across!(of, _mm256_max_ps)
+    }
+    #[inline(always)]
+    unsafe fn totals(of: &[Ymm2; LANES]) -> Ymm2 {
+        across!(of, _mm256_add_ps)
     }
 }
+
+/// Sixteen values to one: lane i is what the operation makes of value i's lanes. Each round interleaves pairs of registers
+/// and halves their number.
+macro_rules! across {
+    ($of:expr, $op:ident) => {
+        unsafe {
+            let mut eights = [_mm256_setzero_ps(); 2];
+            for (n, eight) in eights.iter_mut().enumerate() {
+                let mut x = [_mm256_setzero_ps(); 8];
+                for i in 0..8 {
+                    x[i] = $op($of[8 * n + i].0, $of[8 * n + i].1);
+                }
+                for i in 0..4 {
+                    let (a, b) = (x[2 * i], x[2 * i + 1]);
+                    x[i] = $op(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                }
+                for i in 0..2 {
+                    let (a, b) = (x[2 * i], x[2 * i + 1]);
+                    let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+                    let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+                    x[i] = $op(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+                }
+                // Each half of a register now has four registers' lanes of that half.
+                let low = _mm256_permute2f128_ps::<0x20>(x[0], x[1]);
+                let high = _mm256_permute2f128_ps::<0x31>(x[0], x[1]);
+                *eight = $op(low, high);
+            }
+            Ymm2(eights[0], eights[1])
+        }
+    };
+}
+use across;
 
 /// The sums of products of R rows with 16 columns in 8 bits, through the activations' nibbles: of 16 products of at most
 /// 15 * 128 the sum is at most 30720.

@@ -52,10 +52,12 @@ pub(super) trait Dots: Copy {
     unsafe fn halves(p: *const u16) -> Self::Floats;
     /// The sums; exact below 2^24.
     unsafe fn to_floats(self) -> Self::Floats;
-    /// The smallest and the largest lane.
-    unsafe fn range(x: Self::Floats) -> (f32, f32);
-    /// The sum of lanes that are whole numbers of up to 255.
-    unsafe fn total(x: Self::Floats) -> f32;
+    /// The smallest lane of each of 16.
+    unsafe fn lowest(of: &[Self::Floats; LANES]) -> Self::Floats;
+    /// The largest lane of each of 16.
+    unsafe fn highest(of: &[Self::Floats; LANES]) -> Self::Floats;
+    /// The sum of the lanes of each of 16, in any order.
+    unsafe fn totals(of: &[Self::Floats; LANES]) -> Self::Floats;
 }
 
 /// [`Dots::GROUP_BYTES`] of an instruction set.

@@ -55,13 +55,16 @@ impl Dots for Scalar {
         Array(self.0.map(|sum| sum as f32))
     }
     #[inline(always)]
-    unsafe fn range(x: Array) -> (f32, f32) {
-        let low = x.0.into_iter().fold(f32::INFINITY, f32::min);
-        (low, x.0.into_iter().fold(f32::NEG_INFINITY, f32::max))
+    unsafe fn lowest(of: &[Array; LANES]) -> Array {
+        Array(of.map(|x| x.0.into_iter().fold(f32::INFINITY, f32::min)))
     }
     #[inline(always)]
-    unsafe fn total(x: Array) -> f32 {
-        x.0.into_iter().sum()
+    unsafe fn highest(of: &[Array; LANES]) -> Array {
+        Array(of.map(|x| x.0.into_iter().fold(f32::NEG_INFINITY, f32::max)))
+    }
+    #[inline(always)]
+    unsafe fn totals(of: &[Array; LANES]) -> Array {
+        Array(of.map(|x| x.0.into_iter().sum()))
     }
 }
 

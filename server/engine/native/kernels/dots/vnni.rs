@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::lanes::Zmm;
+use super::super::lanes::{LANES, Zmm};
 use super::super::quantized_rows::GROUP;
 use super::{ByFours, Dots, Operands, group_by_fours};
 
@@ -52,14 +52,49 @@ impl Dots for Vnni {
         Zmm(unsafe { _mm512_cvtepi32_ps(self.0) })
     }
     #[inline(always)]
-    unsafe fn range(x: Zmm) -> (f32, f32) {
-        unsafe { (_mm512_reduce_min_ps(x.0), _mm512_reduce_max_ps(x.0)) }
+    unsafe fn lowest(of: &[Zmm; LANES]) -> Zmm {
+        across!(of, _mm512_min_ps)
     }
     #[inline(always)]
-    unsafe fn total(x: Zmm) -> f32 {
-        unsafe { _mm512_reduce_add_ps(x.0) }
+    unsafe fn highest(of: &[Zmm; LANES]) -> Zmm {
+        across!(of, _mm512_max_ps)
+    }
+    #[inline(always)]
+    unsafe fn totals(of: &[Zmm; LANES]) -> Zmm {
+        across!(of, _mm512_add_ps)
     }
 }
+
+/// Sixteen registers to one: lane i is what the operation makes of register i's lanes. Each round interleaves pairs of
+/// registers and halves their number.
+macro_rules! across {
+    ($of:expr, $op:ident) => {
+        unsafe {
+            let mut x = [_mm512_setzero_ps(); 8];
+            for i in 0..8 {
+                let (a, b) = ($of[2 * i].0, $of[2 * i + 1].0);
+                x[i] = $op(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            }
+            for i in 0..4 {
+                let (a, b) = (x[2 * i], x[2 * i + 1]);
+                let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+                let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                x[i] = $op(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            }
+            // Each quarter of a register now has four registers' lanes of that quarter.
+            for half in [2, 1] {
+                for i in 0..half {
+                    let (a, b) = (x[2 * i], x[2 * i + 1]);
+                    let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+                    let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+                    x[i] = $op(even, odd);
+                }
+            }
+            Zmm(x[0])
+        }
+    };
+}
+use across;
 
 // SAFETY (all blocks): the trait's contract gives the instructions and the pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]

@@ -102,6 +102,16 @@ impl Lanes for Array {
         }))
     }
     #[inline(always)]
+    unsafe fn if_less(self, limit: Self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| {
+            if self.0[i] < limit.0[i] {
+                a.0[i]
+            } else {
+                b.0[i]
+            }
+        }))
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         Self(self.0.map(f32::round_ties_even))
     }

@@ -52,6 +52,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn min(self, b: Self) -> Self;
     /// The first `count` lanes, and the others of `b`.
     unsafe fn first(self, count: usize, b: Self) -> Self;
+    /// Lanes of `a` where this is less than `limit`, and of `b` elsewhere.
+    unsafe fn if_less(self, limit: Self, a: Self, b: Self) -> Self;
     /// To the nearest integer, ties to even.
     unsafe fn round(self) -> Self;
     /// 2 to the power of integers from -126 to 127.

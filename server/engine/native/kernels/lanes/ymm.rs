@@ -123,6 +123,17 @@ impl Lanes for Ymm2 {
         }
     }
     #[inline(always)]
+    unsafe fn if_less(self, limit: Self, a: Self, b: Self) -> Self {
+        unsafe {
+            let low = _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, limit.0);
+            let high = _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, limit.1);
+            Self(
+                _mm256_blendv_ps(b.0, a.0, low),
+                _mm256_blendv_ps(b.1, a.1, high),
+            )
+        }
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         unsafe {

@@ -86,6 +86,13 @@ impl Lanes for Zmm {
         Self(unsafe { _mm512_mask_mov_ps(self.0, rest, b.0) })
     }
     #[inline(always)]
+    unsafe fn if_less(self, limit: Self, a: Self, b: Self) -> Self {
+        unsafe {
+            let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, limit.0);
+            Self(_mm512_mask_mov_ps(b.0, less, a.0))
+        }
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         Self(unsafe { _mm512_roundscale_ps::<NEAREST>(self.0) })
