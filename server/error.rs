@@ -241,7 +241,10 @@ impl From<CancelReason> for Error {
         match reason {
             CancelReason::Retired => Self::Retiring,
             CancelReason::Asked
-            | CancelReason::ClientGone
+            | CancelReason::StreamEnded
+            | CancelReason::ClientVanished
+            | CancelReason::CutOff
+            | CancelReason::Unclaimed
             | CancelReason::Superseded
             | CancelReason::Deadline
             | CancelReason::SlowReader

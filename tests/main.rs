@@ -21,6 +21,7 @@ mod chaos;
 mod chat_template;
 mod client_credit;
 mod deadlines;
+mod departures;
 mod detokenizer;
 mod embed_api;
 mod embed_cache;

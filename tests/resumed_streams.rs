@@ -15,6 +15,7 @@ use crate::common::stream::{TestStream, is_accepted, is_delta, is_last, item};
 
 const DETACHED: &str = "code_explainer_streams_detached";
 const CANCELLED: &str = "code_explainer_items_total{outcome=\"cancelled\"}";
+const UNCLAIMED: &str = "code_explainer_cancellations_total{reason=\"unclaimed\"}";
 const USED: &str = "code_explainer_kv_blocks{state=\"used\"}";
 
 async fn resumable(server: &TestServer, token: &str, have: Vec<Have>) -> (TestStream, Session) {
@@ -130,7 +131,7 @@ async fn what_ended_unheard_is_told_again_and_what_is_not_wanted_is_given_up() {
     assert!(session.resumed && session.unknown.is_empty());
     let outcome = stream.collect(1).await.remove("ended").expect("told again");
     assert!(outcome.done.is_some() && outcome.deltas == 1);
-    server.until_metric(CANCELLED, 1.0).await;
+    server.until_metric(UNCLAIMED, 1.0).await;
     control.release();
     server.until_metric(USED, 0.0).await;
     // What the client says it has is kept no more.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::admin_cache::microseconds;
+use crate::api::caller::Caller;
 use crate::api::convert::milliseconds;
-use crate::api::{Shared, admin_cache, admin_clear, admin_warm, corpus, identity};
+use crate::api::{Shared, admin_cache, admin_clear, admin_warm, corpus};
 use crate::cache::Level;
 use crate::error::Error;
 use crate::explain::Explainer;
@@ -95,8 +96,8 @@ impl AdminService for AdminApi {
         request: Request<Streaming<WarmCacheRequest>>,
     ) -> Result<Response<Self::WarmCacheStream>, Status> {
         self.shared.status.explainer()?;
-        let identity = identity(request.extensions())?;
-        let progress = admin_warm::warm(self.shared.clone(), identity, request.into_inner());
+        let caller = Caller::of(&request)?;
+        let progress = admin_warm::warm(self.shared.clone(), caller, request.into_inner());
         Ok(Response::new(progress))
     }
 

@@ -10,9 +10,9 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 use crate::api::Shared;
+use crate::api::caller::Caller;
 use crate::error::Error;
 use crate::explain::{Call, Cancel, Done, EventKind, Outlet, Record};
-use crate::identity::Identity;
 use crate::metrics::Outcome;
 use crate::proto::{ExplainRequest, WarmCacheRequest, WarmCacheResponse, WarmOutcome};
 use crate::request::{MAX_ID_BYTES, ValidRequest};
@@ -28,12 +28,12 @@ pub(super) type Progress = Pin<Box<dyn Stream<Item = Result<WarmCacheResponse, S
 /// Explains the snippets of a stream, as many at once as a stream of items may have in flight.
 pub(super) fn warm(
     shared: Arc<Shared>,
-    identity: Arc<Identity>,
+    caller: Caller,
     snippets: Streaming<WarmCacheRequest>,
 ) -> Progress {
     let (progress, responses) = mpsc::channel(PROGRESS);
     tokio::spawn(async move {
-        let end = run(&shared, &identity, snippets, &progress).await;
+        let end = run(&shared, &caller, snippets, &progress).await;
         if let Err(status) = end {
             // Nobody is left to tell where this fails.
             let _ = progress.send(Err(status)).await;
@@ -44,7 +44,7 @@ pub(super) fn warm(
 
 async fn run(
     shared: &Arc<Shared>,
-    identity: &Arc<Identity>,
+    caller: &Caller,
     mut snippets: Streaming<WarmCacheRequest>,
     progress: &mpsc::Sender<Result<WarmCacheResponse, Status>>,
 ) -> Result<(), Status> {
@@ -61,7 +61,7 @@ async fn run(
                     Some(message) => {
                         received += 1;
                         let item = message.item.unwrap_or_default();
-                        under_way.push(one(shared, identity, item));
+                        under_way.push(one(shared, caller, item));
                     }
                     None => open = false,
                 }
@@ -82,13 +82,9 @@ async fn run(
 }
 
 /// Explains one snippet and drops its text.
-async fn one(
-    shared: &Arc<Shared>,
-    identity: &Arc<Identity>,
-    item: ExplainRequest,
-) -> WarmCacheResponse {
+async fn one(shared: &Arc<Shared>, caller: &Caller, item: ExplainRequest) -> WarmCacheResponse {
     let id = item.id[..item.id.floor_char_boundary(MAX_ID_BYTES)].to_owned();
-    let result = explain(shared, identity, item).await;
+    let result = explain(shared, caller, item).await;
     let (outcome, error) = match result {
         Ok(outcome) => (outcome, String::new()),
         Err(error) => (WarmOutcome::Failed, error.to_string()),
@@ -103,37 +99,36 @@ async fn one(
 
 async fn explain(
     shared: &Arc<Shared>,
-    identity: &Arc<Identity>,
+    caller: &Caller,
     item: ExplainRequest,
 ) -> Result<WarmOutcome, Error> {
     let valid = (shared.status.explainer().cloned())
         .and_then(|e| Ok((e, ValidRequest::new(item, &shared.request)?)));
     let (explainer, request) = valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
     let kept = request.reproducible && shared.cache.enabled();
-    let (out, mut events) = Outlet::new(EVENTS, shared.stream.slow_reader_timeout);
-    let running = async move {
+    let (presence, identity) = (caller.presence.clone(), caller.identity.clone());
+    let patience = shared.stream.slow_reader_timeout;
+    let (out, mut events) = Outlet::new(EVENTS, patience, presence);
+    // A task of its own, so that it ends and is counted where this call ends before it.
+    shared.status.items.spawn(async move {
         let call = Call {
             out: &out,
             cancel: &Cancel::default(),
             parent: &TraceParent::default(),
-            identity,
+            identity: &identity,
             deadline: None,
             record: &Record::default(),
         };
         explainer.run(request, call, |_, _| true).await;
-    };
-    let reading = async {
-        let mut last = Err(Error::Internal);
-        while let Some(event) = events.recv().await {
-            match event.kind {
-                EventKind::Done(done) => last = Ok(done),
-                EventKind::Failed(error) => last = Err(error),
-                _ => {}
-            }
+    });
+    let mut last = Err(Error::Internal);
+    while let Some(event) = events.recv().await {
+        match event.kind {
+            EventKind::Done(done) => last = Ok(done),
+            EventKind::Failed(error) => last = Err(error),
+            _ => {}
         }
-        last
-    };
-    let ((), last) = tokio::join!(shared.status.items.track_future(running), reading);
+    }
     let done: Box<Done> = last?;
     Ok(match (done.level, kept) {
         (Some(_), _) => WarmOutcome::Present,

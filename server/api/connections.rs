@@ -27,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::certificate::CertificateNames;
 use crate::api::Connection;
+use crate::api::io::Watched;
+use crate::explain::Presence;
 use crate::metrics::Metrics;
 
 /// What connections may take.
@@ -57,6 +59,8 @@ pub struct ConnectionLimits {
 pub(super) struct Peer {
     /// The names in its certificate, which has been verified.
     pub(super) certificate: Option<Arc<CertificateNames>>,
+    /// How it leaves, for the calls that it leaves behind.
+    pub(super) presence: Arc<Presence>,
 }
 
 /// What a server does with its connections.
@@ -169,9 +173,7 @@ impl Connections {
         stop: CancellationToken,
     ) {
         let Some(tls) = tls else {
-            return self
-                .calls(io, Peer { certificate: None }, answer, number, stop)
-                .await;
+            return self.calls(io, None, answer, number, stop).await;
         };
         let accepted = timeout(self.limits.handshake, TlsAcceptor::from(tls).accept(io));
         let io = match stop.run_until_cancelled(accepted).await {
@@ -190,20 +192,25 @@ impl Connections {
         let certificate = chain
             .and_then(<[_]>::first)
             .map(|leaf| Arc::new(CertificateNames::of(leaf)));
-        self.calls(io, Peer { certificate }, answer, number, stop)
-            .await;
+        self.calls(io, certificate, answer, number, stop).await;
     }
 
     async fn calls<A: Answer>(
         &self,
         io: impl Connection,
-        peer: Peer,
+        certificate: Option<Arc<CertificateNames>>,
         answer: A,
         number: u64,
         stop: CancellationToken,
     ) {
         let calls = Arc::new(watch::Sender::new(0));
         let open = calls.subscribe();
+        let presence = Arc::new(Presence::new(self.limits.keepalive_timeout));
+        let io = TokioIo::new(Watched::new(io, presence.clone()));
+        let peer = Peer {
+            certificate,
+            presence: presence.clone(),
+        };
         let service = service_fn(move |request| {
             let (call, answered) = (Call::new(calls.clone()), answer.answer(request, &peer));
             async move {
@@ -218,7 +225,7 @@ impl Connections {
             }
         });
         let builder = self.builder();
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let mut connection = pin!(builder.serve_connection(io, service));
         let reason = tokio::select! {
             result = &mut connection => return ended(result),
             () = stop.cancelled() => Reason::Stop,
@@ -232,6 +239,8 @@ impl Connections {
             Reason::Idle => self.within(self.limits.keepalive_timeout, connection).await,
             Reason::Age => self.within(self.limits.max_age_grace, connection).await,
         }
+        // What is still open goes with it.
+        presence.cut_off();
     }
 
     /// Lets a connection close by itself in this time.

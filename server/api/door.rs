@@ -27,7 +27,7 @@ enum Needs {
     Admin,
 }
 
-/// Puts the caller's identity into the call, for its service to find.
+/// Puts the caller's identity into the call, for its service to find, and what its connection knows of it.
 ///
 /// # Errors
 /// The status of a caller who is not known, or may not do this.
@@ -51,6 +51,7 @@ pub(super) fn admit<B>(
         return Err(refused(Error::PermissionDenied));
     }
     call.extensions_mut().insert(identity);
+    call.extensions_mut().insert(peer.presence.clone());
     Ok(())
 }
 

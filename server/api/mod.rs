@@ -1,6 +1,7 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
-//! - `connections`: accepted, bounded, encrypted, closed. `door`: whose a call is, and whether they may make it.
+//! - `connections`: accepted, bounded, encrypted, closed; `io`: how their clients leave.
+//! - `door`: whose a call is, and whether they may make it. `caller`: what it brings along.
 //! - `explain`: the single call, and the door to the bidirectional `stream`.
 //! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
@@ -13,6 +14,7 @@ mod admin;
 mod admin_cache;
 mod admin_clear;
 mod admin_warm;
+mod caller;
 mod connections;
 mod convert;
 mod corpus;
@@ -21,6 +23,7 @@ mod embed;
 mod explain;
 pub mod http;
 pub mod inference;
+mod io;
 mod model;
 mod stream;
 
@@ -48,8 +51,6 @@ use crate::access::Access;
 use crate::cache::Cache;
 use crate::config::{Config, StreamOptions};
 use crate::embed::Embedder;
-use crate::error::Error;
-use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
@@ -212,14 +213,6 @@ pub async fn serve_grpc<C: Connection>(
     };
     served.serve(connections, tls, answer, stop).await;
     Ok(())
-}
-
-/// Whom a call is for, as found out before it came to its service.
-///
-/// # Errors
-/// [`Error::Unauthenticated`]: it came in by another way than the door.
-fn identity(call: &tonic::Extensions) -> Result<Arc<Identity>, Error> {
-    call.get().cloned().ok_or(Error::Unauthenticated)
 }
 
 /// Keeps health in step with the server's state.

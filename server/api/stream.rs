@@ -10,16 +10,15 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 use tonic::{Status, Streaming};
 
 use crate::api::Shared;
+use crate::api::caller::Caller;
 use crate::error::Error;
-use crate::explain::{CancelReason, GoAway, GoAwayReason, Has, ItemEvent, Outlet};
-use crate::identity::Identity;
+use crate::explain::{CancelReason, Client, GoAway, GoAwayReason, Has, ItemEvent, Outlet};
 use crate::metrics::{Counted, Outcome};
 use crate::proto::explain_stream_request::Request as Wish;
 use crate::proto::{ExplainRequest, ExplainStreamRequest, Open, Order};
 use crate::request::{self, ValidRequest};
 use crate::session::{Session, StreamLimits, Wishes};
 use crate::status::{Phase, State};
-use crate::telemetry::TraceParent;
 
 /// Reports more often than this are noise.
 const MIN_PROGRESS: Duration = Duration::from_millis(100);
@@ -31,14 +30,11 @@ type Message = Result<Option<ExplainStreamRequest>, Status>;
 /// A connection's stream.
 pub(super) struct StreamCall {
     pub(super) shared: Arc<Shared>,
+    pub(super) caller: Caller,
     /// To the client.
     pub(super) events: mpsc::Sender<ItemEvent>,
     /// What broke the stream, told after the last event.
     pub(super) broke: oneshot::Sender<Status>,
-    pub(super) identity: Arc<Identity>,
-    pub(super) parent: TraceParent,
-    /// When the call ends, by its grpc-timeout.
-    pub(super) deadline: Option<std::time::Instant>,
     /// The stream counts as open until its last item has ended.
     pub(super) open: Counted,
 }
@@ -69,14 +65,16 @@ impl StreamCall {
             message = inbound.message() => message,
         };
         let Self {
+            caller,
             events,
             broke,
-            identity,
-            parent,
-            deadline,
             open: counted,
             ..
         } = self;
+        let client = Client {
+            events,
+            presence: caller.presence,
+        };
         let (opening, first) = match first {
             Ok(Some(ExplainStreamRequest {
                 request: Some(Wish::Open(open)),
@@ -88,24 +86,24 @@ impl StreamCall {
             retires: opening.as_ref().map(|_| retires(shared.stream.max_age)),
             phases: shared.status.watch(),
             broke: Some(broke),
-            deadline,
+            deadline: caller.deadline,
             reading: true,
             generation: 0,
             session: Session::new(
-                Outlet::on(events.clone(), shared.stream.slow_reader_timeout),
+                Outlet::on(client.clone(), shared.stream.slow_reader_timeout),
                 StreamLimits {
                     items: shared.stream_items,
                     code_bytes: shared.stream.code_bytes,
                 },
-                identity,
-                parent,
+                caller.identity,
+                caller.parent,
             ),
             shared,
         };
         if let Some(open) = opening {
-            served.open(open, events).await;
+            served.open(open, client).await;
         } else {
-            drop(events);
+            drop(client);
         }
         served.serve(&mut inbound, first).await;
         drop((inbound, counted));
@@ -115,7 +113,7 @@ impl StreamCall {
 
 impl Served {
     /// Goes on with the client's old session, or begins one on its terms.
-    async fn open(&mut self, open: Open, events: mpsc::Sender<ItemEvent>) {
+    async fn open(&mut self, open: Open, client: Client) {
         let sessions = &self.shared.sessions;
         let has = (open.have.into_iter()).map(|have| {
             let deltas = usize::try_from(have.next_sequence).unwrap_or(usize::MAX);
@@ -126,10 +124,10 @@ impl Served {
         let token = &open.resume_token;
         if !token.is_empty()
             && let Some(old) = sessions.find(token, &self.session.identity.tenant)
-            && let Some(generation) = old.resume(token, sessions, has.clone(), events)
+            && let Some(generation) = old.resume(token, sessions, has.clone(), client)
         {
             self.shared.metrics.streams.resumed();
-            self.session.out.close();
+            self.session.out.close(CancelReason::StreamEnded);
             (self.session, self.generation) = (old, generation);
             return;
         }
@@ -176,7 +174,9 @@ impl Served {
                         () = self.hear(message) => {}
                     }
                 }
-                () = session.tasks.wait(), if !self.reading => return session.out.close(),
+                () = session.tasks.wait(), if !self.reading => {
+                    return session.out.close(CancelReason::StreamEnded);
+                }
             }
         }
     }

@@ -10,8 +10,14 @@ use tokio_util::sync::CancellationToken;
 pub enum CancelReason {
     /// The client sent a cancellation.
     Asked,
-    /// The stream, the call or the connection is gone, and nobody will come back for the item.
-    ClientGone,
+    /// The client ended the call or the stream that the item was on.
+    StreamEnded,
+    /// The connection that the item was on broke, or its other end fell silent.
+    ClientVanished,
+    /// The server cut off the connection that the item was on, at its greatest age.
+    CutOff,
+    /// The client came back for other items of its stream, and not for this one.
+    Unclaimed,
     /// Another item of the stream took its place.
     Superseded,
     /// Its time was up.
@@ -26,9 +32,12 @@ pub enum CancelReason {
 
 impl CancelReason {
     /// All of them, as they are counted.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Asked,
-        Self::ClientGone,
+        Self::StreamEnded,
+        Self::ClientVanished,
+        Self::CutOff,
+        Self::Unclaimed,
         Self::Superseded,
         Self::Deadline,
         Self::SlowReader,
@@ -40,13 +49,24 @@ impl CancelReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Asked => "asked",
-            Self::ClientGone => "client_gone",
+            Self::StreamEnded => "stream_ended",
+            Self::ClientVanished => "client_vanished",
+            Self::CutOff => "cut_off",
+            Self::Unclaimed => "unclaimed",
             Self::Superseded => "superseded",
             Self::Deadline => "deadline",
             Self::SlowReader => "slow_reader",
             Self::Shutdown => "shutdown",
             Self::Retired => "retired",
         }
+    }
+
+    /// Whether nobody is left to be told.
+    pub(super) fn leaves_nobody(self) -> bool {
+        matches!(
+            self,
+            Self::StreamEnded | Self::ClientVanished | Self::CutOff | Self::Unclaimed
+        )
     }
 }
 
@@ -55,7 +75,10 @@ impl fmt::Display for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Asked => "cancelled by the client",
-            Self::ClientGone => "cancelled: the client is gone",
+            Self::StreamEnded => "cancelled: the client ended the stream",
+            Self::ClientVanished => "cancelled: the client is gone",
+            Self::CutOff => "cancelled: the connection was too old",
+            Self::Unclaimed => "cancelled: the client did not come back for it",
             Self::Superseded => "cancelled: replaced by a newer item",
             Self::Deadline => "cancelled: its time was up",
             Self::SlowReader => "cancelled: the client did not read",

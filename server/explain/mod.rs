@@ -1,6 +1,7 @@
 //! One item from its valid request to its last event: prompt, cache, engine, text. Knows nothing of the wire.
 //!
 //! - [`events`](ItemEvent): what is told of an item, and [`Outlet`]: the bounded way to who reads it.
+//! - [`Presence`]: how who reads it has left.
 //! - `secrets`: what of the code nothing else may see.
 //! - `prepare`: from a request to a prompt, and to the key of its answer.
 //! - `log`: an answer as it grows. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
@@ -19,6 +20,7 @@ mod item;
 mod log;
 mod outlet;
 mod prepare;
+mod presence;
 mod reader;
 mod record;
 mod secrets;
@@ -33,7 +35,8 @@ pub use events::{
     Source,
 };
 pub use hit::Snippets;
-pub use outlet::{Outlet, Room};
+pub use outlet::{Client, Outlet, Room};
+pub use presence::Presence;
 pub use record::{Has, Record};
 
 use tokio::sync::OnceCell;
@@ -149,7 +152,7 @@ impl Explainer {
         let result = tokio::select! {
             biased;
             reason = call.cancel.cancelled() => Err(reason.into()),
-            () = call.out.closed() => Err(Error::Cancelled(CancelReason::ClientGone)),
+            reason = call.out.closed() => Err(Error::Cancelled(reason)),
             () = self.closing.cancelled() => Err(Error::ShuttingDown),
             () = until(deadline.filter(|_| !keep)) => Err(Error::Deadline),
             result = self.explain(&item, request, call.identity, deadline, &leave) => result,
@@ -168,7 +171,7 @@ impl Explainer {
         if matches!(error, Error::SlowReader { .. }) {
             self.metrics.streams.shed();
         }
-        if error != Error::Cancelled(CancelReason::ClientGone) {
+        if !matches!(&error, Error::Cancelled(reason) if reason.leaves_nobody()) {
             item.fail(error, &leave).await;
         }
         trace.end(label);

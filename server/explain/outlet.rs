@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::explain::turns::{Turn, Turns};
-use crate::explain::{CancelReason, ItemEvent};
+use crate::explain::{CancelReason, ItemEvent, Presence};
 
 /// Where the events of a stream's items go. Clones lead to the same client.
 ///
@@ -33,7 +33,6 @@ struct Line {
     link: watch::Sender<Link>,
     /// A connection that is lost may be followed by another one.
     resumable: AtomicBool,
-    given_up: AtomicBool,
     turns: std::sync::OnceLock<Arc<Turns>>,
 }
 
@@ -46,9 +45,18 @@ struct Link {
 
 #[derive(Debug, Clone)]
 enum State {
-    Attached(mpsc::Sender<ItemEvent>),
-    Detached,
-    Closed,
+    Attached(Client),
+    Detached(CancelReason),
+    Closed(CancelReason),
+}
+
+/// Who reads events: its end of their channel, and what its connection knows of it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// To the client.
+    pub events: mpsc::Sender<ItemEvent>,
+    /// How it left, once it has.
+    pub presence: Arc<Presence>,
 }
 
 /// Room for one event; given back when it is dropped.
@@ -63,22 +71,25 @@ pub struct Room {
 
 impl Outlet {
     /// An outlet for this many events, and its client's end. Whoever has no room for `patience` is shed.
-    pub fn new(events: usize, patience: Duration) -> (Self, mpsc::Receiver<ItemEvent>) {
+    pub fn new(
+        events: usize,
+        patience: Duration,
+        presence: Arc<Presence>,
+    ) -> (Self, mpsc::Receiver<ItemEvent>) {
         let (events, receiver) = mpsc::channel(events);
-        (Self::on(events, patience), receiver)
+        (Self::on(Client { events, presence }, patience), receiver)
     }
 
     /// An outlet whose client's end is there already.
-    pub fn on(events: mpsc::Sender<ItemEvent>, patience: Duration) -> Self {
+    pub fn on(client: Client, patience: Duration) -> Self {
         let link = Link {
             generation: 0,
-            state: State::Attached(events),
+            state: State::Attached(client),
         };
         let line = Line {
             patience,
             link: watch::channel(link).0,
             resumable: AtomicBool::new(false),
-            given_up: AtomicBool::new(false),
             turns: std::sync::OnceLock::new(),
         };
         Self {
@@ -93,10 +104,10 @@ impl Outlet {
             return None;
         }
         let link = self.line.link.borrow().clone();
-        let State::Attached(events) = link.state else {
+        let State::Attached(client) = link.state else {
             return None;
         };
-        let permit = events.try_reserve_owned().ok()?;
+        let permit = client.events.try_reserve_owned().ok()?;
         Some(Room {
             permit,
             waited: false,
@@ -119,12 +130,12 @@ impl Outlet {
             }
             let Link { generation, state } = links.borrow_and_update().clone();
             let events = match state {
-                State::Closed => return Err(Error::Cancelled(CancelReason::ClientGone)),
-                State::Attached(events) if !events.is_closed() => events,
-                State::Attached(_) if !self.is_resumable() => {
-                    return Err(Error::Cancelled(CancelReason::ClientGone));
+                State::Closed(reason) => return Err(Error::Cancelled(reason)),
+                State::Attached(client) if !client.events.is_closed() => client.events,
+                State::Attached(client) if !self.is_resumable() => {
+                    return Err(Error::Cancelled(client.presence.left()));
                 }
-                State::Attached(_) | State::Detached => {
+                State::Attached(_) | State::Detached(_) => {
                     // The line has the sender: there is always a next link to wait for.
                     let _ = links.changed().await;
                     continue;
@@ -150,27 +161,26 @@ impl Outlet {
     pub async fn last_room(&self) -> Option<Room> {
         let room = self.room().await;
         if let Err(Error::SlowReader { .. }) = room {
-            self.line.given_up.store(true, Ordering::Release);
-            self.close();
+            self.close(CancelReason::SlowReader);
         }
         room.ok()
     }
 
-    /// Waits until nobody reads any more and nobody will.
-    pub async fn closed(&self) {
+    /// Waits until nobody reads any more and nobody will, and tells why.
+    pub async fn closed(&self) -> CancelReason {
         let mut links = self.line.link.subscribe();
         loop {
             let Link { state, .. } = links.borrow_and_update().clone();
             match state {
-                State::Closed => return,
-                State::Detached => {}
-                State::Attached(events) => {
+                State::Closed(reason) => return reason,
+                State::Detached(_) => {}
+                State::Attached(client) => {
                     tokio::select! {
                         biased;
                         _ = links.changed() => continue,
-                        () = events.closed() => {
+                        () = client.events.closed() => {
                             if !self.is_resumable() {
-                                return;
+                                return client.presence.left();
                             }
                         }
                     }
@@ -185,10 +195,10 @@ impl Outlet {
         let mut links = self.line.link.subscribe();
         let link = links.borrow_and_update().clone();
         match link.state {
-            State::Attached(events) if link.generation == generation => {
+            State::Attached(client) if link.generation == generation => {
                 tokio::select! {
                     _ = links.changed() => {}
-                    () = events.closed() => {}
+                    () = client.events.closed() => {}
                 }
             }
             _ => {}
@@ -199,7 +209,7 @@ impl Outlet {
     pub async fn followed(&self, generation: u64) {
         let mut links = self.line.link.subscribe();
         let followed =
-            |link: &Link| link.generation != generation || matches!(link.state, State::Closed);
+            |link: &Link| link.generation != generation || matches!(link.state, State::Closed(_));
         // The line has the sender.
         let _ = links.wait_for(followed).await;
     }
@@ -211,14 +221,14 @@ impl Outlet {
 
     /// The next connection, in place of any other, and what is told there before anything else. Gives its number; `None`
     /// where the outlet is closed.
-    pub fn attach(&self, events: mpsc::Sender<ItemEvent>, first: ItemEvent) -> Option<u64> {
+    pub fn attach(&self, client: Client, first: ItemEvent) -> Option<u64> {
         let mut attached = None;
         self.line.link.send_modify(|link| {
-            if !matches!(link.state, State::Closed) {
+            if !matches!(link.state, State::Closed(_)) {
                 link.generation += 1;
                 // The connection is new: there is room.
-                let _ = events.try_send(first);
-                link.state = State::Attached(events);
+                let _ = client.events.try_send(first);
+                link.state = State::Attached(client);
                 attached = Some(link.generation);
             }
         });
@@ -228,31 +238,28 @@ impl Outlet {
     /// Items wait for the next connection, unless there is one already.
     pub fn detach(&self, generation: u64) {
         self.line.link.send_if_modified(|link| {
-            let attached = matches!(link.state, State::Attached(_));
-            let now = attached && link.generation == generation;
-            if now {
-                link.state = State::Detached;
+            if let State::Attached(client) = &link.state
+                && link.generation == generation
+            {
+                link.state = State::Detached(client.presence.left());
+                return true;
             }
-            now
+            false
         });
     }
 
     /// Nobody will read any more, unless there is a later connection already.
     pub fn close_after(&self, generation: u64) {
-        self.line.link.send_if_modified(|link| {
-            let last = link.generation == generation;
-            if last {
-                link.state = State::Closed;
-            }
-            last
-        });
-    }
-
-    /// Nobody will read any more.
-    pub fn close(&self) {
         self.line
             .link
-            .send_modify(|link| link.state = State::Closed);
+            .send_if_modified(|link| link.generation == generation && link.close(None));
+    }
+
+    /// Nobody will read any more, for this reason.
+    pub fn close(&self, reason: CancelReason) {
+        self.line
+            .link
+            .send_if_modified(|link| link.close(Some(reason)));
     }
 
     /// Its items outlive a lost connection, until it is closed.
@@ -284,11 +291,25 @@ impl Outlet {
 
     /// Whether the client did not read for so long that its stream ends.
     pub fn given_up(&self) -> bool {
-        self.line.given_up.load(Ordering::Acquire)
+        let link = self.line.link.borrow();
+        matches!(link.state, State::Closed(CancelReason::SlowReader))
     }
 
     fn is_resumable(&self) -> bool {
         self.line.resumable.load(Ordering::Acquire)
+    }
+}
+
+impl Link {
+    /// Nobody comes after its client. Without a reason, for how that left. Gives whether it was not closed before.
+    fn close(&mut self, reason: Option<CancelReason>) -> bool {
+        let left = match &self.state {
+            State::Closed(_) => return false,
+            State::Detached(left) => *left,
+            State::Attached(client) => client.presence.left(),
+        };
+        self.state = State::Closed(reason.unwrap_or(left));
+        true
     }
 }
 

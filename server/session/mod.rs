@@ -14,7 +14,7 @@ mod registry;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +23,7 @@ pub use registry::{ResumeOptions, Sessions};
 
 use crate::error::Error;
 use crate::explain::{
-    Call, CancelReason, EventKind, Explainer, GoAway, Has, ItemEvent, Opened, Outlet,
+    Call, CancelReason, Client, EventKind, Explainer, GoAway, Has, ItemEvent, Opened, Outlet,
 };
 use crate::identity::Identity;
 use crate::request::{MAX_ID_BYTES, ValidRequest};
@@ -123,14 +123,14 @@ impl Session {
         token: &str,
         sessions: &Sessions,
         has: Vec<(String, Has)>,
-        events: mpsc::Sender<ItemEvent>,
+        client: Client,
     ) -> Option<u64> {
         let mut has: HashMap<String, Has> = has.into_iter().collect();
         let mut items = self.lock();
         for (id, entry) in &items.in_flight {
             match has.remove(&**id) {
                 Some(has) => entry.record.go_on_from(has),
-                None => entry.cancel.cancel(CancelReason::ClientGone),
+                None => entry.cancel.cancel(CancelReason::Unclaimed),
             }
         }
         let rest = items.still_wanted(|id| has.remove(id));
@@ -157,7 +157,7 @@ impl Session {
         // It has just been opened.
         items.retiring = false;
         // Under the lock, so that no item ends on the old connection from here on: see `leave`.
-        let generation = self.out.attach(events, opened)?;
+        let generation = self.out.attach(client, opened)?;
         drop(items);
         for (id, record, out) in rest {
             self.tasks.spawn(record.send_rest(id, out, generation));
@@ -333,7 +333,7 @@ impl Session {
         let mut items = self.lock();
         let same = |e: &Entry| Arc::ptr_eq(&e.record, &entry.record);
         if items.in_flight.get(id).is_some_and(same) {
-            let gone = EventKind::Failed(Error::Cancelled(CancelReason::ClientGone));
+            let gone = EventKind::Failed(Error::Cancelled(CancelReason::StreamEnded));
             items.end(id, entry, &gone);
         }
     }

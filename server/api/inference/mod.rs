@@ -12,16 +12,14 @@ mod stream;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::api::explain::{deadline, trace_parent};
-use crate::api::{Shared, identity};
+use crate::api::Shared;
+use crate::api::caller::Caller;
 use crate::error::Error;
 use crate::explain::{Call, Cancel, EventKind, Outlet, Record};
-use crate::identity::Identity;
 use crate::metrics::Outcome;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::model_metadata_response::TensorMetadata;
@@ -32,7 +30,6 @@ use crate::proto::inference::{
     ServerReadyResponse,
 };
 use crate::request::ValidRequest;
-use crate::telemetry::TraceParent;
 pub use request::Wanted;
 
 /// The one model's name.
@@ -139,7 +136,8 @@ impl GrpcInferenceService for InferenceApi {
         let (explainer, request) =
             started.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
         let id = request.id.clone();
-        let (out, mut events) = Outlet::new(CALL_EVENTS, shared.stream.slow_reader_timeout);
+        let patience = shared.stream.slow_reader_timeout;
+        let (out, mut events) = Outlet::new(CALL_EVENTS, patience, caller.presence);
         shared.status.items.spawn(async move {
             let call = Call {
                 out: &out,
@@ -179,22 +177,5 @@ impl GrpcInferenceService for InferenceApi {
         let caller = Caller::of(&request)?;
         let responses = stream::serve(self.shared.clone(), caller, request.into_inner());
         Ok(Response::new(Box::pin(responses)))
-    }
-}
-
-/// What a call's items bring along.
-struct Caller {
-    identity: Arc<Identity>,
-    parent: TraceParent,
-    deadline: Option<Instant>,
-}
-
-impl Caller {
-    fn of<T>(request: &Request<T>) -> Result<Self, Error> {
-        Ok(Self {
-            identity: identity(request.extensions())?,
-            parent: trace_parent(request.metadata()),
-            deadline: deadline(request.metadata()),
-        })
     }
 }

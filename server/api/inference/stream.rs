@@ -9,10 +9,11 @@ use tonic::{Status, Streaming};
 
 use super::names::Names;
 use super::request::Wanted;
-use super::{Caller, response};
+use super::response;
 use crate::api::Shared;
+use crate::api::caller::Caller;
 use crate::error::Error;
-use crate::explain::{ItemEvent, Outlet};
+use crate::explain::{Client, ItemEvent, Outlet};
 use crate::metrics::{Counted, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelStreamInferResponse};
 use crate::request::ValidRequest;
@@ -33,10 +34,10 @@ pub(super) fn serve(
     let (broke, broken) = oneshot::channel();
     let names = Arc::new(Names::default());
     let served = Served {
-        session: session(&shared, caller.identity, caller.parent, events),
         open: shared.metrics.streams.opened(),
         names: names.clone(),
         deadline: caller.deadline,
+        session: session(&shared, caller, events),
         broke: Some(broke),
         reading: true,
         shared: shared.clone(),
@@ -50,18 +51,17 @@ pub(super) fn serve(
     responses.chain(end)
 }
 
-fn session(
-    shared: &Shared,
-    identity: Arc<crate::identity::Identity>,
-    parent: crate::telemetry::TraceParent,
-    events: mpsc::Sender<ItemEvent>,
-) -> Arc<Session> {
+fn session(shared: &Shared, caller: Caller, events: mpsc::Sender<ItemEvent>) -> Arc<Session> {
     let limits = StreamLimits {
         items: shared.stream_items,
         code_bytes: shared.stream.code_bytes,
     };
-    let out = Outlet::on(events, shared.stream.slow_reader_timeout);
-    Session::new(out, limits, identity, parent)
+    let client = Client {
+        events,
+        presence: caller.presence,
+    };
+    let out = Outlet::on(client, shared.stream.slow_reader_timeout);
+    Session::new(out, limits, caller.identity, caller.parent)
 }
 
 /// A stream that is served.
