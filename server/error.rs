@@ -245,6 +245,7 @@ impl From<CancelReason> for Error {
             | CancelReason::ClientVanished
             | CancelReason::CutOff
             | CancelReason::Unclaimed
+            | CancelReason::Withdrawn
             | CancelReason::Superseded
             | CancelReason::Deadline
             | CancelReason::SlowReader

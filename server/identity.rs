@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
+use crate::access::Grant;
 use crate::access::rates::Rates;
 
 /// Separates these salts from every other use of BLAKE3's key derivation.
@@ -19,6 +20,8 @@ pub struct Identity {
     pub roles: Roles,
     /// How much it may ask for; shared by all of its tenant.
     pub rates: Arc<Rates>,
+    /// What let it in, where that can be withdrawn.
+    pub grant: Option<Grant>,
 }
 
 /// What an identity may do.
@@ -36,6 +39,11 @@ impl Roles {
         explain: true,
         admin: false,
     };
+
+    /// Whether they have all of these.
+    pub fn include(self, others: Self) -> bool {
+        self.explain >= others.explain && self.admin >= others.admin
+    }
 }
 
 impl FromStr for Roles {
@@ -77,9 +85,18 @@ impl Identity {
                     admin: true,
                 },
                 rates: Rates::unlimited(),
+                grant: None,
             })
         });
         ANONYMOUS.clone()
+    }
+
+    /// Waits until it may do nothing any more; for ever, where that cannot be. Safe to drop.
+    pub async fn withdrawn(&self) {
+        match &self.grant {
+            Some(grant) => grant.withdrawn().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The salt of its tenant.
@@ -105,6 +122,7 @@ mod tests {
             tenant: name.into(),
             roles: Roles::default(),
             rates: Rates::unlimited(),
+            grant: None,
         }
     }
 

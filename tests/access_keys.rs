@@ -1,33 +1,12 @@
 //! Keys: who has one is let in, as what its line says; who has none learns nothing.
 
-use code_explainer_client::{CacheLevel, Client, ConnectOptions, Item, Token};
+use code_explainer_client::{CacheLevel, Client, Item};
 use tonic::Code;
 
 use crate::common::certificates::Files;
-use crate::common::programs::{output, server as program};
+use crate::common::keys::{client, make_key};
 use crate::common::server::{TestServer, http_get_with};
 use crate::common::stream::finish;
-
-/// A key as the command makes it: the token, and the line.
-fn make_key(name: &str, tenant: &str, roles: &str) -> (String, String) {
-    let args = [
-        "make-key", "--name", name, "--tenant", tenant, "--roles", roles,
-    ];
-    let made = output(&mut program(&args));
-    assert!(made.status.success(), "{made:?}");
-    let said = String::from_utf8(made.stderr).expect("UTF-8");
-    let token = said.trim().rsplit(' ').next().expect("a token").to_owned();
-    (token, String::from_utf8(made.stdout).expect("UTF-8"))
-}
-
-fn client(server: &TestServer, token: &str) -> Client {
-    let token = (!token.is_empty()).then(|| Token::new(token).expect("a header"));
-    let options = ConnectOptions {
-        token,
-        ..ConnectOptions::default()
-    };
-    Client::connect_with(&server.uri(), &options).expect("an address")
-}
 
 #[tokio::test]
 async fn a_key_may_do_what_its_line_says_and_a_wrong_one_nothing() {

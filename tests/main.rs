@@ -7,6 +7,7 @@ mod access_keys;
 mod access_limits;
 mod access_program;
 mod access_tls;
+mod access_withdrawn;
 mod architecture;
 mod bad_model_files;
 mod bad_requests;

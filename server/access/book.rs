@@ -8,11 +8,12 @@
 //! tenant acme                    items=600/min tokens=200000/min
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::AccessError;
 use super::certificate::{CertificateNames, is_name};
+use super::grant::Grant;
 use super::key::KeyHash;
 use super::rates::{Allowance, Rate};
 use super::reload::Source;
@@ -24,18 +25,21 @@ const MOST_KEYS: usize = 10_000;
 /// The file, read.
 #[derive(Debug, Default)]
 pub struct Book {
-    keys: Vec<Key>,
-    certificates: HashMap<String, (Arc<str>, Roles)>,
+    keys: Vec<(KeyHash, Known)>,
+    certificates: HashMap<String, Known>,
     /// What every other verified certificate may do; its name is its tenant.
-    any_certificate: Option<Roles>,
+    any_certificate: Option<Known>,
     allowances: HashMap<String, Allowance>,
 }
 
-#[derive(Debug)]
-struct Key {
-    hash: KeyHash,
-    tenant: Arc<str>,
-    roles: Roles,
+/// Who a line lets in.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    /// Empty in the line of every certificate.
+    pub(super) tenant: Arc<str>,
+    pub(super) roles: Roles,
+    /// Lasts as long as the line does; `None`: for ever.
+    pub(super) grant: Option<Grant>,
 }
 
 /// The fields of a line that are written `name=value`.
@@ -47,14 +51,45 @@ struct Fields {
 }
 
 impl Book {
-    pub(super) fn read(sources: &[Source]) -> Result<Self, AccessError> {
+    /// Whom the book before this one let in, on the same terms or wider ones, is let in by the same grant.
+    pub(super) fn read(sources: &[Source], before: Option<&Self>) -> Result<Self, AccessError> {
         let mut book = Self::default();
         for source in sources {
             let text = std::str::from_utf8(&source.bytes);
             let text = text.map_err(|_| source.unusable("is not UTF-8 text"))?;
             book = Self::parse(text).map_err(|problem| source.unusable(problem))?;
         }
+        if let Some(before) = before {
+            book.go_on_from(before);
+        }
         Ok(book)
+    }
+
+    fn go_on_from(&mut self, before: &Self) {
+        let keys: HashMap<_, _> = before.keys.iter().map(|(hash, key)| (hash, key)).collect();
+        for (hash, key) in &mut self.keys {
+            key.go_on_from(keys.get(hash).copied());
+        }
+        for (name, certificate) in &mut self.certificates {
+            certificate.go_on_from(before.certificates.get(name));
+        }
+        if let Some(any) = &mut self.any_certificate {
+            any.go_on_from(before.any_certificate.as_ref());
+        }
+    }
+
+    /// Withdraws what it grants and `now` does not, and tells how much that is.
+    pub(super) fn withdraw_all_but(&self, now: &Self) -> usize {
+        let kept: HashSet<_> = now.grants().map(Grant::id).collect();
+        let gone = self.grants().filter(|grant| !kept.contains(&grant.id()));
+        gone.map(Grant::withdraw).count()
+    }
+
+    fn grants(&self) -> impl Iterator<Item = &Grant> {
+        let keys = self.keys.iter().map(|(_, key)| key);
+        let certificates = self.certificates.values().chain(&self.any_certificate);
+        keys.chain(certificates)
+            .filter_map(|known| known.grant.as_ref())
     }
 
     /// Reads the text of such a file.
@@ -104,23 +139,19 @@ impl Book {
                 let hash = hash.ok_or(
                     "expected a hash after the key's name: blake3: and 64 hexadecimal digits",
                 )?;
-                if self.keys.iter().any(|key| key.hash == hash) {
+                if self.keys.iter().any(|(other, _)| *other == hash) {
                     return Err("another key has the same hash".into());
                 }
                 let (tenant, roles) = Fields::read(words)?.identity(&["tenant", "roles"])?;
                 let tenant = tenant.ok_or("a key needs a tenant=")?;
-                self.keys.push(Key {
-                    hash,
-                    tenant,
-                    roles,
-                });
+                self.keys.push((hash, Known::by_line(tenant, roles)));
             }
             "cert" if name == "*" => {
                 let (tenant, roles) = Fields::read(words)?.identity(&["roles"])?;
                 if tenant.is_some() {
                     return Err("the tenant of 'cert *' is each certificate's own name".into());
                 }
-                self.any_certificate = Some(roles);
+                self.any_certificate = Some(Known::by_line("".into(), roles));
             }
             "cert" => {
                 let kinds = ["uri:", "dns:", "email:", "cn:"];
@@ -132,7 +163,8 @@ impl Book {
                 }
                 let (tenant, roles) = Fields::read(words)?.identity(&["tenant", "roles"])?;
                 let tenant = tenant.ok_or("a certificate needs a tenant=")?;
-                self.certificates.insert(name.into(), (tenant, roles));
+                self.certificates
+                    .insert(name.into(), Known::by_line(tenant, roles));
             }
             "tenant" => {
                 let fields = Fields::read(words)?;
@@ -147,28 +179,60 @@ impl Book {
     }
 
     /// Whose token it is. Looks at every key, and at every byte of its hash, whichever it is.
-    pub(super) fn by_token(&self, token: &[u8]) -> Option<(Arc<str>, Roles)> {
+    pub(super) fn by_token(&self, token: &[u8]) -> Option<Known> {
         let hash = KeyHash::of(token);
         let mut found = None;
-        for key in &self.keys {
-            if key.hash == hash {
+        for (other, key) in &self.keys {
+            if *other == hash {
                 found = Some(key);
             }
         }
-        found.map(|key| (key.tenant.clone(), key.roles))
+        found.cloned()
     }
 
     /// Whose certificate it is: by the first of its names that has a line.
-    pub(super) fn by_certificate(&self, names: &CertificateNames) -> Option<(Arc<str>, Roles)> {
+    pub(super) fn by_certificate(&self, names: &CertificateNames) -> Option<Known> {
         let named = names.all().find_map(|name| self.certificates.get(name));
-        named
-            .cloned()
-            .or_else(|| Some((names.best()?.into(), self.any_certificate?)))
+        named.cloned().or_else(|| {
+            let tenant = names.best()?.into();
+            Some(Known {
+                tenant,
+                ..self.any_certificate.clone()?
+            })
+        })
     }
 
     /// What a tenant may ask for, if a line says so.
     pub(super) fn allowance(&self, tenant: &str) -> Option<Allowance> {
         self.allowances.get(tenant).copied()
+    }
+}
+
+impl Known {
+    fn by_line(tenant: Arc<str>, roles: Roles) -> Self {
+        Self {
+            tenant,
+            roles,
+            grant: Some(Grant::new()),
+        }
+    }
+
+    /// Let in by something else than a line.
+    pub(super) fn always(tenant: &str, roles: Roles) -> Self {
+        Self {
+            tenant: tenant.into(),
+            roles,
+            grant: None,
+        }
+    }
+
+    fn go_on_from(&mut self, before: Option<&Self>) {
+        if let Some(before) = before
+            && before.tenant == self.tenant
+            && self.roles.include(before.roles)
+        {
+            self.grant.clone_from(&before.grant);
+        }
     }
 }
 
@@ -232,13 +296,60 @@ mod tests {
             hash("two")
         );
         let book = Book::parse(&text).expect("good");
-        let (tenant, roles) = book.by_token(b"one").expect("known");
-        assert_eq!((&*tenant, roles), ("acme", Roles::EXPLAIN));
-        let (tenant, roles) = book.by_token(b"two").expect("known");
-        assert!(&*tenant == "ops" && roles.explain && roles.admin);
+        let known = book.by_token(b"one").expect("known");
+        assert_eq!((&*known.tenant, known.roles), ("acme", Roles::EXPLAIN));
+        let known = book.by_token(b"two").expect("known");
+        assert!(&*known.tenant == "ops" && known.roles.explain && known.roles.admin);
         assert!(book.by_token(b"three").is_none() && book.by_token(b"").is_none());
         assert!(book.allowance("acme").expect("a line").items.is_some());
         assert!(book.allowance("ops").is_none());
+    }
+
+    #[test]
+    fn a_line_that_is_gone_or_grants_less_is_withdrawn_and_no_other() {
+        let line = |token: &str, rest: &str| format!("key {token} {} {rest}\n", hash(token));
+        let source = |text: String| {
+            [Source {
+                flag: "auth-file",
+                path: "book".into(),
+                bytes: text.into_bytes(),
+            }]
+        };
+        let text = line("same", "tenant=a roles=explain")
+            + &line("more", "tenant=a roles=explain")
+            + &line("gone", "tenant=a roles=explain")
+            + &line("less", "tenant=a roles=explain,admin")
+            + &line("moved", "tenant=a roles=explain")
+            + "cert dns:here tenant=a roles=explain\ncert dns:gone tenant=a roles=explain\ncert * roles=explain\n";
+        let before = Book::read(&source(text), None).expect("good");
+        let text = line("moved", "tenant=b roles=explain")
+            + &line("same", "roles=explain tenant=a")
+            + &line("more", "tenant=a roles=explain,admin")
+            + &line("less", "tenant=a roles=explain")
+            + "cert dns:here tenant=a roles=explain\ncert * roles=explain\n";
+        let now = Book::read(&source(text), Some(&before)).expect("good");
+        assert_eq!(
+            before.withdraw_all_but(&now),
+            4,
+            "gone, less, moved and dns:gone"
+        );
+        let stands = |book: &Book, token: &str| {
+            let grant = book.by_token(token.as_bytes()).expect("a line").grant;
+            !grant.expect("by a line").is_withdrawn()
+        };
+        for (token, still) in [
+            ("same", true),
+            ("more", true),
+            ("gone", false),
+            ("less", false),
+        ] {
+            assert_eq!(stands(&before, token), still, "{token}");
+        }
+        for token in ["same", "more", "less", "moved"] {
+            assert!(stands(&now, token), "{token}");
+        }
+        assert_eq!(before.withdraw_all_but(&Book::default()), 8);
+        assert!(!stands(&now, "same") && stands(&now, "moved"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const HASH_PREFIX: &str = "blake3:";
 pub struct Token(String);
 
 /// What is kept of a token. Compared in constant time.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash(blake3::Hash);
 
 impl Token {

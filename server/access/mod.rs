@@ -1,6 +1,7 @@
 //! Who may call: what a client has proved becomes an [`Identity`], or a refusal that says nothing about why.
 //!
 //! - [`book`]: the file of keys, certificates and tenants, read.
+//! - `grant`: what lets a caller in, until it is withdrawn.
 //! - [`key`]: bearer tokens, and the hashes that are kept of them.
 //! - [`certificate`]: the names in a client's certificate.
 //! - [`rates`]: how much a tenant may ask for in a time.
@@ -9,6 +10,7 @@
 
 pub mod book;
 pub mod certificate;
+mod grant;
 pub mod key;
 pub mod make_key;
 pub mod rates;
@@ -25,8 +27,9 @@ use crate::error::Error;
 use crate::identity::{Identity, Roles};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
-use book::Book;
+use book::{Book, Known};
 use certificate::CertificateNames;
+pub use grant::Grant;
 use rates::{Allowance, TenantRates};
 use reload::{Reloading, Source};
 use tls::{Tls, TlsFiles};
@@ -44,7 +47,7 @@ pub struct AccessConfig {
     pub anonymous_admin: bool,
     /// `/metrics` asks for a key with the role `admin`.
     pub guard_metrics: bool,
-    /// How often the files are looked at: for so long a key counts that has been taken out of them.
+    /// How often the files are looked at: for so long a key counts that has been taken out of them; then its calls end.
     pub reload_interval: Duration,
 }
 
@@ -104,7 +107,7 @@ impl Access {
         let tls = match &config.tls {
             Some(files) => {
                 let (sources, required) = (files.sources(), files.client_required);
-                let read = move |sources: &[Source]| Tls::read(sources, required);
+                let read = move |sources: &[Source], _: Option<&Tls>| Tls::read(sources, required);
                 Some(Reloading::new("tls", sources, read)?)
             }
             None => None,
@@ -119,6 +122,7 @@ impl Access {
                     admin: config.anonymous_admin,
                 },
                 rates: rates.of("", config.allowance),
+                grant: None,
             })
         });
         Ok(Self {
@@ -146,17 +150,22 @@ impl Access {
             (Some(token), _) => book.as_ref().and_then(|book| book.by_token(token)),
             (None, Some(names)) => match &book {
                 Some(book) => book.by_certificate(names),
-                None => names.best().map(|name| (name.into(), Roles::EXPLAIN)),
+                None => names.best().map(|name| Known::always(name, Roles::EXPLAIN)),
             },
             (None, None) => None,
         };
-        let (tenant, roles) = found.ok_or(Error::Unauthenticated)?;
+        let Known {
+            tenant,
+            roles,
+            grant,
+        } = found.ok_or(Error::Unauthenticated)?;
         let allowance = book.and_then(|book| book.allowance(&tenant));
         let allowance = allowance.unwrap_or_default().or(self.allowance);
         Ok(Arc::new(Identity {
             rates: self.rates.of(&tenant, allowance),
             tenant,
             roles,
+            grant,
         }))
     }
 
@@ -195,8 +204,16 @@ impl Access {
     /// Takes what is good of the files that have changed; what is not changes nothing.
     fn look(&self, metrics: &Metrics) {
         let mut told = |file: &'static str, good| metrics.access.reloaded(file, good);
-        if let Some(book) = &self.book {
-            book.look(&mut told);
+        if let Some(book) = &self.book
+            && let Some(before) = book.look(&mut told)
+        {
+            let withdrawn = before.withdraw_all_but(&book.current());
+            if withdrawn > 0 {
+                tracing::info!(
+                    withdrawn,
+                    "keys or certificates count no more; their calls end"
+                );
+            }
         }
         if let Some(tls) = &self.tls {
             tls.look(&mut told);

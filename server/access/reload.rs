@@ -32,7 +32,8 @@ impl Source {
     }
 }
 
-type Reader<T> = Box<dyn Fn(&[Source]) -> Result<T, AccessError> + Send + Sync>;
+/// Makes of the files what they say; what they said before may live on in it.
+type Reader<T> = Box<dyn Fn(&[Source], Option<&T>) -> Result<T, AccessError> + Send + Sync>;
 
 /// What some files say; the last of it that was good.
 pub struct Reloading<T> {
@@ -58,13 +59,13 @@ impl<T> Reloading<T> {
     pub fn new(
         name: &'static str,
         files: Vec<(&'static str, PathBuf)>,
-        read: impl Fn(&[Source]) -> Result<T, AccessError> + Send + Sync + 'static,
+        read: impl Fn(&[Source], Option<&T>) -> Result<T, AccessError> + Send + Sync + 'static,
     ) -> Result<Self, AccessError> {
         let sources = sources(&files)?;
         Ok(Self {
             name,
             files,
-            current: RwLock::new(Arc::new(read(&sources)?)),
+            current: RwLock::new(Arc::new(read(&sources, None)?)),
             read: Box::new(read),
             seen: Mutex::new(Seen::Contents(digest(&sources))),
         })
@@ -76,8 +77,9 @@ impl<T> Reloading<T> {
         current.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the files. If they have changed, what they say now is taken, or told to be of no use, once.
-    pub fn look(&self, told: &mut impl FnMut(&'static str, bool)) {
+    /// Looks at the files. If they have changed, what they say now is taken, or told to be of no use, once. Gives what
+    /// they said before, if that counts no more.
+    pub fn look(&self, told: &mut impl FnMut(&'static str, bool)) -> Option<Arc<T>> {
         let found = sources(&self.files);
         let now = match &found {
             Ok(sources) => Seen::Contents(digest(sources)),
@@ -85,19 +87,22 @@ impl<T> Reloading<T> {
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen == now {
-            return;
+            return None;
         }
         *seen = now;
-        match found.and_then(|sources| (self.read)(&sources)) {
+        let before = self.current();
+        match found.and_then(|sources| (self.read)(&sources, Some(&before))) {
             Ok(good) => {
                 let current = self.current.write();
                 *current.unwrap_or_else(PoisonError::into_inner) = Arc::new(good);
                 tracing::info!(files = self.name, "files have changed and are in use");
                 told(self.name, true);
+                Some(before)
             }
             Err(error) => {
                 tracing::warn!(files = self.name, %error, "files have changed and are of no use; going on with the old ones");
                 told(self.name, false);
+                None
             }
         }
     }

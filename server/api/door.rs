@@ -27,7 +27,8 @@ enum Needs {
     Admin,
 }
 
-/// Puts the caller's identity into the call, for its service to find, and what its connection knows of it.
+/// Puts the caller's identity into the call, for its service to find, and what its connection knows of it. Gives it, too;
+/// `None`: the call is for everybody.
 ///
 /// # Errors
 /// The status of a caller who is not known, or may not do this.
@@ -36,7 +37,7 @@ pub(super) fn admit<B>(
     metrics: &Metrics,
     peer: &Peer,
     call: &mut Request<B>,
-) -> Result<(), Status> {
+) -> Result<Option<Arc<Identity>>, Status> {
     let refused = |error: Error| {
         metrics.access.call_refused(error.label());
         tracing::debug!(reason = error.label(), "a call was refused");
@@ -44,15 +45,15 @@ pub(super) fn admit<B>(
     };
     let needs = Needs::of(call.uri().path());
     if needs == Needs::Nothing {
-        return Ok(());
+        return Ok(None);
     }
     let identity = identify(access, peer, call.headers()).map_err(refused)?;
     if !needs.met_by(identity.roles) {
         return Err(refused(Error::PermissionDenied));
     }
-    call.extensions_mut().insert(identity);
+    call.extensions_mut().insert(identity.clone());
     call.extensions_mut().insert(peer.presence.clone());
-    Ok(())
+    Ok(Some(identity))
 }
 
 /// Whether these headers, on this connection, are those of an admin.

@@ -1,7 +1,7 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
 //! - `connections`: accepted, bounded, encrypted, closed; `io`: how their clients leave.
-//! - `door`: whose a call is, and whether they may make it. `caller`: what it brings along.
+//! - `door`: whose a call is, and whether they may make it; `withdrawal`: until when. `caller`: what it brings along.
 //! - `explain`: the single call, and the door to the bidirectional `stream`.
 //! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
@@ -26,6 +26,7 @@ pub mod inference;
 mod io;
 mod model;
 mod stream;
+mod withdrawal;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -62,6 +63,7 @@ use crate::retrieval::Retrieval;
 use crate::session::Sessions;
 use crate::status::{ServerStatus, State};
 use connections::{Connections, Peer, Protocol};
+use withdrawal::until_withdrawn;
 
 /// Services whose health is told, and the server as a whole.
 const SERVICES: [&str; 5] = [
@@ -203,9 +205,12 @@ pub async fn serve_grpc<C: Connection>(
         let mut routes = routes.clone();
         async move {
             match admitted {
-                Ok(()) => {
-                    let Ok(answer) = routes.call(call.map(Body::new)).await;
-                    answer
+                Ok(caller) => {
+                    let answer = async {
+                        let Ok(answer) = routes.call(call.map(Body::new)).await;
+                        answer
+                    };
+                    until_withdrawn(caller, answer).await
                 }
                 Err(status) => status.into_http(),
             }

@@ -18,6 +18,8 @@ pub enum CancelReason {
     CutOff,
     /// The client came back for other items of its stream, and not for this one.
     Unclaimed,
+    /// What let its client in was withdrawn.
+    Withdrawn,
     /// Another item of the stream took its place.
     Superseded,
     /// Its time was up.
@@ -32,12 +34,13 @@ pub enum CancelReason {
 
 impl CancelReason {
     /// All of them, as they are counted.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Asked,
         Self::StreamEnded,
         Self::ClientVanished,
         Self::CutOff,
         Self::Unclaimed,
+        Self::Withdrawn,
         Self::Superseded,
         Self::Deadline,
         Self::SlowReader,
@@ -53,6 +56,7 @@ impl CancelReason {
             Self::ClientVanished => "client_vanished",
             Self::CutOff => "cut_off",
             Self::Unclaimed => "unclaimed",
+            Self::Withdrawn => "withdrawn",
             Self::Superseded => "superseded",
             Self::Deadline => "deadline",
             Self::SlowReader => "slow_reader",
@@ -61,12 +65,21 @@ impl CancelReason {
         }
     }
 
-    /// Whether nobody is left to be told.
+    /// Whether nobody is left to be told, or the call as a whole tells it.
     pub(super) fn leaves_nobody(self) -> bool {
-        matches!(
-            self,
-            Self::StreamEnded | Self::ClientVanished | Self::CutOff | Self::Unclaimed
-        )
+        match self {
+            Self::StreamEnded
+            | Self::ClientVanished
+            | Self::CutOff
+            | Self::Unclaimed
+            | Self::Withdrawn => true,
+            Self::Asked
+            | Self::Superseded
+            | Self::Deadline
+            | Self::SlowReader
+            | Self::Shutdown
+            | Self::Retired => false,
+        }
     }
 }
 
@@ -79,6 +92,7 @@ impl fmt::Display for CancelReason {
             Self::ClientVanished => "cancelled: the client is gone",
             Self::CutOff => "cancelled: the connection was too old",
             Self::Unclaimed => "cancelled: the client did not come back for it",
+            Self::Withdrawn => "cancelled: the credentials count no more",
             Self::Superseded => "cancelled: replaced by a newer item",
             Self::Deadline => "cancelled: its time was up",
             Self::SlowReader => "cancelled: the client did not read",

@@ -4,6 +4,7 @@ pub(crate) mod awkward_shapes;
 pub(crate) mod cache;
 pub(crate) mod certificates;
 pub(crate) mod divergence;
+pub(crate) mod keys;
 pub(crate) mod minilm;
 pub(crate) mod model_files;
 pub(crate) mod packed;
