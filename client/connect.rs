@@ -17,6 +17,12 @@ use crate::proto::model_service_client::ModelServiceClient;
 use crate::proto::{GetModelRequest, GetPerformanceReportRequest};
 use crate::{Error, Model, Report};
 
+/// Bytes of a call that the server may send before they are read; what does not fit waits there, and comes in fewer pieces.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same for all calls together. A connection on which too many small messages wait to be read is closed by h2: when
+/// what each lacks to 256 bytes comes to half of this.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
 /// How a connection is made and kept.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
@@ -171,6 +177,8 @@ fn endpoint(address: &str, options: &ConnectOptions) -> Result<(String, Endpoint
         .user_agent(concat!("code-explainer-client/", env!("CARGO_PKG_VERSION")))
         .map_err(|error| bad(&error))?
         .connect_timeout(options.connect_timeout)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(options.keep_alive_interval)
         .keep_alive_timeout(options.keep_alive_timeout);
     let endpoint = if address.starts_with("https:") {

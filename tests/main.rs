@@ -73,6 +73,7 @@ mod same_answers;
 mod sampler;
 mod settings;
 mod several_engines;
+mod shared_connections;
 mod shared_flights;
 mod shutdown;
 mod single_flight;

@@ -31,6 +31,16 @@ use crate::api::io::Watched;
 use crate::explain::Presence;
 use crate::metrics::Metrics;
 
+/// Calls that are reset before they are looked at, for each that a connection may have open; with more, it is closed.
+const RESETS_PER_STREAM: usize = 4;
+
+/// Bytes that a call's client may send before they are read.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// The same for a connection's calls together. h2 closes a connection on which small messages wait to be read, when what
+/// each lacks to 256 bytes comes to half of this: with so much, one stream cannot bring that about, whatever it sends, nor
+/// can a dozen that each send all that they may in messages of 40 bytes.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
 /// What connections may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
@@ -266,10 +276,13 @@ impl Connections {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams)
+            // Behind a balancer, many clients at once may take back what has not been looked at yet.
+            .max_pending_accept_reset_streams(RESETS_PER_STREAM * limits.streams as usize)
             .max_header_list_size(limits.header_bytes)
             .keep_alive_interval(limits.keepalive)
             .keep_alive_timeout(limits.keepalive_timeout)
-            .adaptive_window(true);
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
         match self.protocol {
             Protocol::Grpc => builder.http2_only(),
             Protocol::Http => builder.http1_only(),

@@ -1,6 +1,6 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
-//! - `connections`: accepted, bounded, encrypted, closed; `io`: how their clients leave.
+//! - `connections`: accepted, bounded, encrypted, closed; `io`: how their clients leave; `leftover`: what they still send.
 //! - `door`: whose a call is, and whether they may make it; `withdrawal`: until when. `caller`: what it brings along.
 //! - `explain`: the single call, and the door to the bidirectional `stream`.
 //! - `embed`: vectors of texts.
@@ -24,6 +24,7 @@ mod explain;
 pub mod http;
 pub mod inference;
 mod io;
+mod leftover;
 mod model;
 mod stream;
 mod withdrawal;
@@ -63,6 +64,7 @@ use crate::retrieval::Retrieval;
 use crate::session::Sessions;
 use crate::status::{ServerStatus, State};
 use connections::{Connections, Peer, Protocol};
+use leftover::ReadToEnd;
 use withdrawal::until_withdrawn;
 
 /// Services whose health is told, and the server as a whole.
@@ -200,7 +202,8 @@ pub async fn serve_grpc<C: Connection>(
     };
     let access = shared.access.clone();
     let tls = move || access.tls().map(|tls| tls.grpc.clone());
-    let answer = move |mut call: Request<Incoming>, peer: &Peer| {
+    let answer = move |call: Request<Incoming>, peer: &Peer| {
+        let mut call = call.map(ReadToEnd::new);
         let admitted = door::admit(&shared.access, &shared.metrics, peer, &mut call);
         let mut routes = routes.clone();
         async move {
