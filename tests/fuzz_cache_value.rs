@@ -35,23 +35,23 @@ const TOKENS: &[&[u8]] = &[
     b"\xff",
 ];
 
+/// Characters that are easily written or read wrongly.
+const CHARACTERS: [&str; 11] = [
+    "a",
+    " ",
+    "\"",
+    "\\",
+    "\n",
+    "\0",
+    "\u{1f}",
+    "é",
+    "\u{fffd}",
+    "🌍",
+    "\u{10ffff}",
+];
+
 fn text(random: &mut Random) -> String {
-    let alphabet = [
-        'a',
-        ' ',
-        '"',
-        '\\',
-        '\n',
-        '\0',
-        '\u{1f}',
-        'é',
-        '\u{fffd}',
-        '🌍',
-        '\u{10ffff}',
-    ];
-    (0..random.below(12))
-        .map(|_| alphabet[random.below(alphabet.len())])
-        .collect()
+    random.text(&CHARACTERS, 11)
 }
 
 fn answer(random: &mut Random) -> CachedAnswer {

@@ -16,6 +16,7 @@ mod cache_admin;
 mod cache_memory;
 mod cache_modes;
 mod cache_redis;
+mod cache_redis_values;
 mod cached_streams;
 mod cancellation;
 mod chaos;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::AccessError;
 use super::certificate::{CertificateNames, is_name};
-use super::grant::Grant;
+use super::grant::{Grant, Known};
 use super::key::KeyHash;
 use super::rates::{Allowance, Rate};
 use super::reload::Source;
@@ -30,16 +30,6 @@ pub struct Book {
     /// What every other verified certificate may do; its name is its tenant.
     any_certificate: Option<Known>,
     allowances: HashMap<String, Allowance>,
-}
-
-/// Who a line lets in.
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    /// Empty in the line of every certificate.
-    pub(super) tenant: Arc<str>,
-    pub(super) roles: Roles,
-    /// Lasts as long as the line does; `None`: for ever.
-    pub(super) grant: Option<Grant>,
 }
 
 /// The fields of a line that are written `name=value`.
@@ -205,34 +195,6 @@ impl Book {
     /// What a tenant may ask for, if a line says so.
     pub(super) fn allowance(&self, tenant: &str) -> Option<Allowance> {
         self.allowances.get(tenant).copied()
-    }
-}
-
-impl Known {
-    fn by_line(tenant: Arc<str>, roles: Roles) -> Self {
-        Self {
-            tenant,
-            roles,
-            grant: Some(Grant::new()),
-        }
-    }
-
-    /// Let in by something else than a line.
-    pub(super) fn always(tenant: &str, roles: Roles) -> Self {
-        Self {
-            tenant: tenant.into(),
-            roles,
-            grant: None,
-        }
-    }
-
-    fn go_on_from(&mut self, before: Option<&Self>) {
-        if let Some(before) = before
-            && before.tenant == self.tenant
-            && self.roles.include(before.roles)
-        {
-            self.grant.clone_from(&before.grant);
-        }
     }
 }
 

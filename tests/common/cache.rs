@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use code_explainer::cache::{
     Cache, CacheConfig, CacheKey, CachedAnswer, CachedDelta, FinishReason, KeyParts, Level, Lookup,
-    RedisConfig, Timings,
+    RedisConfig, Selection, Timings,
 };
 
 use super::redis::{RedisServer, eventually};
@@ -95,5 +95,27 @@ pub(crate) async fn found(cache: &Cache, key: &CacheKey) -> Option<Arc<CachedAns
     match cache.lookup(key).await {
         Lookup::Hit(Level::Redis, answer) => Some(answer),
         _ => None,
+    }
+}
+
+/// The name that an answer has in Redis.
+pub(crate) fn redis_key(key: &CacheKey) -> String {
+    let selection = Selection::new(b"secret", Some(b"test"), Some("python"), Some("vanilla"));
+    format!("code-explainer:v2:{selection}:{{{key}}}")
+}
+
+/// A replica without memory of its own that waits for Redis, and leaves it alone, for so long.
+pub(crate) fn impatient_replica(url: &str, timeout: Duration, cooldown: Duration) -> Cache {
+    replica(RedisConfig {
+        timeout,
+        cooldown,
+        ..RedisConfig::new(url)
+    })
+}
+
+/// Look-ups that must miss, one after the other.
+pub(crate) async fn misses(cache: &Cache, count: u64) {
+    for _ in 0..count {
+        assert_eq!(cache.lookup(&key("a")).await, Lookup::Miss);
     }
 }

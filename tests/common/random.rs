@@ -18,6 +18,13 @@ impl Random {
         (self.next() % bound.max(1) as u64) as usize
     }
 
+    /// Of so many of these parts at most.
+    pub(crate) fn text(&mut self, parts: &[&str], most: usize) -> String {
+        (0..self.below(most + 1))
+            .map(|_| parts[self.below(parts.len())])
+            .collect()
+    }
+
     /// Changes some bytes: flips, cuts, insertions, copies of parts, and pieces that are `meant`: such as mean something to
     /// the reader.
     pub(crate) fn mutate(&mut self, bytes: &mut Vec<u8>, meant: &[&[u8]]) {

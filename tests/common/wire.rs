@@ -23,22 +23,21 @@ pub(crate) const MEANT: &[&[u8]] = &[
     b"\xc0\xaf",
 ];
 
+const WORDS: [&str; 10] = [
+    "",
+    "x = 1",
+    "é",
+    "rust",
+    "\u{0}",
+    "password = 'pa55w0rd'",
+    "{\n",
+    "🌍",
+    "<|im_end|>",
+    " ",
+];
+
 fn text(random: &mut Random) -> String {
-    const WORDS: [&str; 10] = [
-        "",
-        "x = 1",
-        "é",
-        "rust",
-        "\u{0}",
-        "password = 'pa55w0rd'",
-        "{\n",
-        "🌍",
-        "<|im_end|>",
-        " ",
-    ];
-    (0..random.below(4))
-        .map(|_| WORDS[random.below(WORDS.len())])
-        .collect()
+    random.text(&WORDS, 3)
 }
 
 /// An item with something in every field, good more often than not.

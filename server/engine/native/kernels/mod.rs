@@ -5,7 +5,7 @@
 //! this module and in the pool.
 //!
 //! Reading order: [`isa`], `lanes`, [`matrix`], [`panels`], [`gemm`], `dots`, [`quantized_rows`], [`quantized_weights`],
-//! [`quantized_gemm`], [`norm`], [`activation`], [`rope`], `stored`, [`kv`], [`attention`], `attend`, `span`, `softmax`; and
+//! [`quantized_gemm`], `quantized_strip`, [`norm`], [`activation`], [`rope`], `stored`, [`kv`], [`attention`], `attend`, `span`, `softmax`; and
 //! [`limits`], what they are measured against.
 
 #![allow(
@@ -27,6 +27,7 @@ pub mod norm;
 pub mod panels;
 pub mod quantized_gemm;
 pub mod quantized_rows;
+mod quantized_strip;
 pub mod quantized_weights;
 pub mod rope;
 mod softmax;
