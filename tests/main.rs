@@ -12,6 +12,7 @@ mod architecture;
 mod bad_model_files;
 mod bad_requests;
 mod batch_invariance;
+mod behind_envoy;
 mod cache_admin;
 mod cache_memory;
 mod cache_modes;

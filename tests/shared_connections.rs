@@ -1,87 +1,25 @@
 //! Behind a balancer many clients share a connection: whatever one of them does to its own calls, the others' go on.
 
-use std::time::Duration;
-
 use code_explainer_client::proto::explain_stream_request::Request as Wish;
-use code_explainer_client::proto::{Cancel, ExplainRequest, ExplainStreamRequest};
-use h2::client::SendRequest;
-use prost::Message;
-use prost::bytes::{BufMut, Bytes, BytesMut};
+use code_explainer_client::proto::{Cancel, ExplainStreamRequest};
+use prost::bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, yield_now};
-use tonic::codegen::http::{HeaderMap, Request};
+use tokio::task::yield_now;
 
+use crate::common::http2::{Connection, EXPLAIN, STREAM, framed, status};
 use crate::common::server::TestServer;
 use crate::common::stream::item;
 
 /// More than the server's HTTP/2 library forgives a connection of its own accord.
 const CALLS: usize = 3000;
 const RUNNING: &str = "code_explainer_running_sequences";
-const STREAM: &str = "/codeexplainer.v1.ExplainService/ExplainStream";
-const EXPLAIN: &str = "/codeexplainer.v1.ExplainService/Explain";
-
-/// A balancer's connection to the server, which itself forgives everything.
-#[derive(Clone)]
-struct Balancer(SendRequest<Bytes>);
-
-impl Balancer {
-    async fn connect(server: &TestServer) -> Self {
-        let tcp = TcpStream::connect(server.grpc).await.expect("it listens");
-        let (requests, connection) = h2::client::Builder::new()
-            .max_concurrent_reset_streams(1 << 20)
-            .reset_stream_duration(Duration::from_secs(600))
-            .max_local_error_reset_streams(None)
-            .handshake(tcp)
-            .await
-            .expect("HTTP/2");
-        tokio::spawn(connection);
-        Self(requests)
-    }
-
-    /// Begins a call; the connection must still take it.
-    async fn open(&self, path: &str) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
-        let mut requests = (self.0.clone().ready().await).expect("the connection goes on");
-        let head = Request::post(format!("http://server{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .expect("a request");
-        (requests.send_request(head, false)).expect("the connection goes on")
-    }
-
-    /// A good client's call, to its end.
-    async fn call(&self, item: ExplainRequest) -> HeaderMap {
-        let (response, mut body) = self.open(EXPLAIN).await;
-        body.send_data(framed(&item), true).expect("open");
-        let mut answer = response.await.expect("it goes on").into_body();
-        while let Some(data) = answer.data().await {
-            let read = data.expect("it goes on").len();
-            (answer.flow_control().release_capacity(read)).expect("it was read");
-        }
-        let trailers = answer.trailers().await.expect("it goes on");
-        trailers.expect("a status")
-    }
-
-    fn spawn_call(&self, item: ExplainRequest) -> JoinHandle<HeaderMap> {
-        let balancer = self.clone();
-        tokio::spawn(async move { balancer.call(item).await })
-    }
-}
-
-fn framed(message: &impl Message) -> Bytes {
-    let mut bytes = BytesMut::new();
-    bytes.put_u8(0);
-    bytes.put_u32(message.encoded_len() as u32);
-    message.encode(&mut bytes).expect("room");
-    bytes.freeze()
-}
 
 #[tokio::test]
 async fn clients_that_do_not_hear_that_their_calls_have_ended() {
     let (server, control) = TestServer::fake(&[]).await;
     control.hold();
-    let balancer = Balancer::connect(&server).await;
+    let balancer = Connection::to(server.grpc).await;
     let good = balancer.spawn_call(item("", "good = 1"));
     server.until_metric(RUNNING, 1.0).await;
     for _ in 0..CALLS {
@@ -93,14 +31,14 @@ async fn clients_that_do_not_hear_that_their_calls_have_ended() {
         }
     }
     control.release();
-    assert_eq!(good.await.expect("it is answered")["grpc-status"], "0");
+    assert_eq!(good.await.expect("it is answered"), "0");
 }
 
 #[tokio::test]
 async fn clients_that_leave_while_they_are_answered() {
     let (server, control) = TestServer::fake(&[]).await;
     control.hold();
-    let balancer = Balancer::connect(&server).await;
+    let balancer = Connection::to(server.grpc).await;
     let good = balancer.spawn_call(item("", "good = 1"));
     server.until_metric(RUNNING, 1.0).await;
     control.release();
@@ -112,16 +50,16 @@ async fn clients_that_leave_while_they_are_answered() {
         let mut answer = response.await.expect("it goes on").into_body();
         let _ = answer.data().await;
     }
-    assert_eq!(good.await.expect("it is answered")["grpc-status"], "0");
+    assert_eq!(good.await.expect("it is answered"), "0");
     let after = balancer.call(item("", "after = 1")).await;
-    assert_eq!(after["grpc-status"], "0");
+    assert_eq!(after, "0");
 }
 
 #[tokio::test]
 async fn clients_that_have_much_to_say_in_few_words() {
     let (server, control) = TestServer::fake(&[]).await;
     control.hold();
-    let balancer = Balancer::connect(&server).await;
+    let balancer = Connection::to(server.grpc).await;
     let good = balancer.spawn_call(item("", "good = 1"));
     server.until_metric(RUNNING, 1.0).await;
     let mut streams = Vec::new();
@@ -144,14 +82,9 @@ async fn clients_that_have_much_to_say_in_few_words() {
         streams.push(response);
     }
     control.release();
-    assert_eq!(good.await.expect("it is answered")["grpc-status"], "0");
+    assert_eq!(good.await.expect("it is answered"), "0");
     for stream in streams {
-        let mut answer = stream.await.expect("it goes on").into_body();
-        while let Some(data) = answer.data().await {
-            data.expect("it goes on");
-        }
-        let trailers = answer.trailers().await.expect("it goes on");
-        assert_eq!(trailers.expect("a status")["grpc-status"], "0");
+        assert_eq!(status(stream).await, "0");
     }
 }
 

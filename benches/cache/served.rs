@@ -181,7 +181,8 @@ impl Bare {
         let service = ExplainServiceServer::new(Constant(answer));
         // As ours is set up.
         let server = Server::builder()
-            .http2_adaptive_window(Some(true))
+            .initial_stream_window_size(64 << 10)
+            .initial_connection_window_size(8 << 20)
             .add_service(service)
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         runtime.spawn(server);

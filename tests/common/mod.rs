@@ -1,9 +1,12 @@
 //! What the tests share.
 
 pub(crate) mod awkward_shapes;
+pub(crate) mod batch;
 pub(crate) mod cache;
 pub(crate) mod certificates;
 pub(crate) mod divergence;
+pub(crate) mod envoy;
+pub(crate) mod http2;
 pub(crate) mod keys;
 pub(crate) mod minilm;
 pub(crate) mod model_files;

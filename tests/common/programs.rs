@@ -47,7 +47,12 @@ pub(crate) fn node() -> PathBuf {
     let system = std::env::split_paths(&path)
         .map(|dir| dir.join("node"))
         .find(|p| p.exists());
-    system.unwrap_or_else(|| existing(root().join(".tools/bin/node")))
+    system.unwrap_or_else(|| tool("node"))
+}
+
+/// A program that `make setup` has brought.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    existing(root().join(".tools/bin").join(name))
 }
 
 fn existing(path: PathBuf) -> PathBuf {
