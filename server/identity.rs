@@ -91,14 +91,6 @@ impl Identity {
         ANONYMOUS.clone()
     }
 
-    /// Waits until it may do nothing any more; for ever, where that cannot be. Safe to drop.
-    pub async fn withdrawn(&self) {
-        match &self.grant {
-            Some(grant) => grant.withdrawn().await,
-            None => std::future::pending().await,
-        }
-    }
-
     /// The salt of its tenant.
     pub fn salt(&self, secret: &[u8]) -> Arc<[u8]> {
         salt(&self.tenant, secret)

@@ -2,7 +2,8 @@
 
 use code_explainer_client::proto::admin_service_client::AdminServiceClient;
 use code_explainer_client::proto::explain_stream_request::Request as Wish;
-use code_explainer_client::proto::{Open, WarmCacheRequest};
+use code_explainer_client::proto::explain_stream_response::Event;
+use code_explainer_client::proto::{Have, Open, Session, WarmCacheRequest};
 use tokio_stream::StreamExt;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request};
@@ -13,6 +14,7 @@ use crate::common::server::TestServer;
 use crate::common::stream::{TestStream, is_accepted, is_last, item};
 
 const WITHDRAWN: &str = "code_explainer_cancellations_total{reason=\"withdrawn\"}";
+const RELOADED: &str = "code_explainer_file_reloads_total{file=\"auth\",result=\"ok\"}";
 const USED: &str = "code_explainer_kv_blocks{state=\"used\"}";
 
 fn add(token: &str, metadata: &mut MetadataMap) {
@@ -22,6 +24,21 @@ fn add(token: &str, metadata: &mut MetadataMap) {
 
 async fn stream(server: &TestServer, token: &str) -> TestStream {
     TestStream::open_with(server, |metadata| add(token, metadata)).await
+}
+
+/// Opens or resumes it.
+async fn open(stream: &mut TestStream, resume_token: String, have: Vec<Have>) -> Session {
+    let open = Open {
+        resumable: true,
+        resume_token,
+        have,
+        ..Open::default()
+    };
+    stream.send(Some(Wish::Open(open))).await;
+    match stream.next().await {
+        Some((_, Event::Session(session))) => session,
+        other => panic!("the terms come first, not {other:?}"),
+    }
 }
 
 /// Reads on until the stream ends.
@@ -48,11 +65,7 @@ async fn its_streams_and_calls_end_and_those_of_others_go_on() {
     plain.explain(item("plain", "x = 1")).await;
     plain.wait_for("plain", is_accepted).await;
     let mut resumable = stream(&server, &leaked).await;
-    let open = Open {
-        resumable: true,
-        ..Open::default()
-    };
-    resumable.send(Some(Wish::Open(open))).await;
+    open(&mut resumable, String::new(), Vec::new()).await;
     resumable.explain(item("resumable", "x = 2")).await;
     resumable.wait_for("resumable", is_accepted).await;
     let mut request = Request::new(item("", "x = 3"));
@@ -88,4 +101,67 @@ async fn its_streams_and_calls_end_and_those_of_others_go_on() {
     good.explain(item("after", "y = 2")).await;
     good.wait_for("after", is_last).await;
     server.until_metric(USED, 0.0).await;
+}
+
+#[tokio::test]
+async fn what_another_key_of_the_tenant_has_gone_on_with_goes_on() {
+    let files = Files::new();
+    let (old, old_line) = make_key("old", "acme", "explain");
+    let (new, new_line) = make_key("new", "acme", "explain");
+    let book = files.write("book", &(old_line + &new_line));
+    let (server, control) = TestServer::fake(&["--auth-file", &book]).await;
+    control.hold();
+    let mut first = stream(&server, &old).await;
+    let session = open(&mut first, String::new(), Vec::new()).await;
+    first.explain(item("begun", "x = 1")).await;
+    first.wait_for("begun", is_accepted).await;
+    drop(first);
+
+    let mut second = stream(&server, &new).await;
+    let have = Have {
+        id: "begun".into(),
+        accepted: true,
+        next_sequence: 0,
+    };
+    let session = open(&mut second, session.resume_token, vec![have]).await;
+    assert!(session.resumed && session.unknown.is_empty());
+    files.write("book", &new_line);
+    server.until_metric(RELOADED, 1.0).await;
+    second.explain(item("after", "x = 2")).await;
+    control.release();
+    second.wait_for("begun", is_last).await;
+    second.wait_for("after", is_last).await;
+    assert_eq!(server.metric(WITHDRAWN).await, Some(0.0));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_client_whose_key_is_gone_is_given_up() {
+    let files = Files::new();
+    let (old, old_line) = make_key("old", "acme", "explain");
+    let (new, new_line) = make_key("new", "acme", "explain");
+    let book = files.write("book", &(old_line + &new_line));
+    let (server, control) = TestServer::fake(&["--auth-file", &book]).await;
+    control.hold();
+    let mut first = stream(&server, &old).await;
+    let session = open(&mut first, String::new(), Vec::new()).await;
+    first.explain(item("begun", "x = 1")).await;
+    first.wait_for("begun", is_accepted).await;
+    drop(first);
+    server
+        .until_metric("code_explainer_streams_detached", 1.0)
+        .await;
+    files.write("book", &new_line);
+    server.until_metric(WITHDRAWN, 1.0).await;
+    control.release();
+    server.until_metric(USED, 0.0).await;
+
+    let mut second = stream(&server, &new).await;
+    let have = Have {
+        id: "begun".into(),
+        ..Have::default()
+    };
+    let session = open(&mut second, session.resume_token, vec![have]).await;
+    assert!(session.resumed && session.unknown == ["begun"]);
+    second.explain(item("begun", "x = 1")).await;
+    second.wait_for("begun", is_last).await;
 }

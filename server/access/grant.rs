@@ -26,8 +26,7 @@ impl Grant {
     }
 
     /// Whether it lets nobody in any more.
-    #[cfg(test)]
-    pub(super) fn is_withdrawn(&self) -> bool {
+    pub fn is_withdrawn(&self) -> bool {
         self.0.is_cancelled()
     }
 

@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 use crate::api::Shared;
 use crate::api::caller::Caller;
 use crate::error::Error;
-use crate::explain::{Call, Cancel, Done, EventKind, Outlet, Record};
+use crate::explain::{Call, Cancel, Done, EventKind, Record};
 use crate::metrics::Outcome;
 use crate::proto::{ExplainRequest, WarmCacheRequest, WarmCacheResponse, WarmOutcome};
 use crate::request::{MAX_ID_BYTES, ValidRequest};
@@ -106,9 +106,8 @@ async fn explain(
         .and_then(|e| Ok((e, ValidRequest::new(item, &shared.request)?)));
     let (explainer, request) = valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
     let kept = request.reproducible && shared.cache.enabled();
-    let (presence, identity) = (caller.presence.clone(), caller.identity.clone());
-    let patience = shared.stream.slow_reader_timeout;
-    let (out, mut events) = Outlet::new(EVENTS, patience, presence);
+    let identity = caller.identity.clone();
+    let (out, mut events) = caller.outlet(EVENTS, shared.stream.slow_reader_timeout);
     // A task of its own, so that it ends and is counted where this call ends before it.
     shared.status.items.spawn(async move {
         let call = Call {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
 
 use crate::error::Error;
-use crate::explain::Presence;
+use crate::explain::{Client, ItemEvent, Outlet, Presence};
 use crate::identity::Identity;
 use crate::telemetry::TraceParent;
 
@@ -16,7 +17,7 @@ pub(super) struct Caller {
     /// Whom it is for, as found out before it came to its service.
     pub(super) identity: Arc<Identity>,
     /// What its connection knows of its client.
-    pub(super) presence: Arc<Presence>,
+    presence: Arc<Presence>,
     /// The client's trace.
     pub(super) parent: TraceParent,
     /// When its items have to end.
@@ -36,6 +37,25 @@ impl Caller {
             parent: trace_parent(request.metadata()),
             deadline: deadline(request.metadata()),
         })
+    }
+
+    /// It, as the reader of these events.
+    pub(super) fn client(&self, events: mpsc::Sender<ItemEvent>) -> Client {
+        Client {
+            events,
+            presence: self.presence.clone(),
+            grant: self.identity.grant.clone(),
+        }
+    }
+
+    /// The way to it for so many events at once, and its end of that. Whoever has no room for `patience` is shed.
+    pub(super) fn outlet(
+        &self,
+        events: usize,
+        patience: Duration,
+    ) -> (Outlet, mpsc::Receiver<ItemEvent>) {
+        let (events, receiver) = mpsc::channel(events);
+        (Outlet::on(self.client(events), patience), receiver)
     }
 }
 

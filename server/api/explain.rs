@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::api::caller::Caller;
 use crate::api::stream::StreamCall;
 use crate::api::{Shared, convert, embed};
-use crate::explain::{Call, Cancel, Outlet, Record};
+use crate::explain::{Call, Cancel, Record};
 use crate::metrics::Outcome;
 use crate::proto::explain_service_server::ExplainService;
 use crate::proto::{
@@ -53,7 +53,7 @@ impl ExplainService for ExplainApi {
         let (explainer, request) =
             valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
         let patience = shared.stream.slow_reader_timeout;
-        let (out, events) = Outlet::new(OUTLET_EVENTS, patience, caller.presence);
+        let (out, events) = caller.outlet(OUTLET_EVENTS, patience);
         shared.status.items.spawn(async move {
             let call = Call {
                 out: &out,

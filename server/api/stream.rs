@@ -71,10 +71,7 @@ impl StreamCall {
             open: counted,
             ..
         } = self;
-        let client = Client {
-            events,
-            presence: caller.presence,
-        };
+        let client = caller.client(events);
         let (opening, first) = match first {
             Ok(Some(ExplainStreamRequest {
                 request: Some(Wish::Open(open)),

@@ -21,15 +21,15 @@ pub(super) async fn until_withdrawn(
     caller: Option<Arc<Identity>>,
     answer: impl Future<Output = Response<Body>>,
 ) -> Response<Body> {
-    let Some(caller) = caller.filter(|caller| caller.grant.is_some()) else {
+    let Some(grant) = caller.and_then(|caller| caller.grant.clone()) else {
         return answer.await;
     };
     let answer = tokio::select! {
         biased;
-        () = caller.withdrawn() => return Status::from(Error::Unauthenticated).into_http(),
+        () = grant.withdrawn() => return Status::from(Error::Unauthenticated).into_http(),
         answer = answer => answer,
     };
-    let withdrawn = async move { caller.withdrawn().await }.boxed();
+    let withdrawn = async move { grant.withdrawn().await }.boxed();
     answer.map(|body| {
         Body::new(Standing {
             body: Some(body),

@@ -152,7 +152,6 @@ impl Explainer {
         let result = tokio::select! {
             biased;
             reason = call.cancel.cancelled() => Err(reason.into()),
-            () = call.identity.withdrawn() => Err(Error::Cancelled(CancelReason::Withdrawn)),
             reason = call.out.closed() => Err(Error::Cancelled(reason)),
             () = self.closing.cancelled() => Err(Error::ShuttingDown),
             () = until(deadline.filter(|_| !keep)) => Err(Error::Deadline),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::access::Grant;
 use crate::error::Error;
 use crate::explain::turns::{Turn, Turns};
 use crate::explain::{CancelReason, ItemEvent, Presence};
@@ -46,17 +47,20 @@ struct Link {
 #[derive(Debug, Clone)]
 enum State {
     Attached(Client),
-    Detached(CancelReason),
+    /// How the last client left, and what had let it in.
+    Detached(CancelReason, Option<Grant>),
     Closed(CancelReason),
 }
 
-/// Who reads events: its end of their channel, and what its connection knows of it.
+/// Who reads events: its end of their channel, and what is known of it.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// To the client.
     pub events: mpsc::Sender<ItemEvent>,
     /// How it left, once it has.
     pub presence: Arc<Presence>,
+    /// What let it in, where that can be withdrawn.
+    pub grant: Option<Grant>,
 }
 
 /// Room for one event; given back when it is dropped.
@@ -70,17 +74,7 @@ pub struct Room {
 }
 
 impl Outlet {
-    /// An outlet for this many events, and its client's end. Whoever has no room for `patience` is shed.
-    pub fn new(
-        events: usize,
-        patience: Duration,
-        presence: Arc<Presence>,
-    ) -> (Self, mpsc::Receiver<ItemEvent>) {
-        let (events, receiver) = mpsc::channel(events);
-        (Self::on(Client { events, presence }, patience), receiver)
-    }
-
-    /// An outlet whose client's end is there already.
+    /// An outlet to this client. Whoever has no room for `patience` is shed.
     pub fn on(client: Client, patience: Duration) -> Self {
         let link = Link {
             generation: 0,
@@ -133,9 +127,9 @@ impl Outlet {
                 State::Closed(reason) => return Err(Error::Cancelled(reason)),
                 State::Attached(client) if !client.events.is_closed() => client.events,
                 State::Attached(client) if !self.is_resumable() => {
-                    return Err(Error::Cancelled(client.presence.left()));
+                    return Err(Error::Cancelled(client.left()));
                 }
-                State::Attached(_) | State::Detached(_) => {
+                State::Attached(_) | State::Detached(..) => {
                     // The line has the sender: there is always a next link to wait for.
                     let _ = links.changed().await;
                     continue;
@@ -166,27 +160,40 @@ impl Outlet {
         room.ok()
     }
 
-    /// Waits until nobody reads any more and nobody will, and tells why.
+    /// Waits until nobody reads any more and nobody will, or the client that does, or did last, may do so no more. Tells
+    /// why.
     pub async fn closed(&self) -> CancelReason {
         let mut links = self.line.link.subscribe();
         loop {
             let Link { state, .. } = links.borrow_and_update().clone();
             match state {
                 State::Closed(reason) => return reason,
-                State::Detached(_) => {}
-                State::Attached(client) => {
+                State::Detached(_, grant) => {
                     tokio::select! {
                         biased;
-                        _ = links.changed() => continue,
+                        _ = links.changed() => {}
+                        () = withdrawn(grant.as_ref()) => return CancelReason::Withdrawn,
+                    }
+                }
+                State::Attached(client) => {
+                    let grant = client.grant.as_ref();
+                    tokio::select! {
+                        biased;
+                        _ = links.changed() => {}
+                        () = withdrawn(grant) => return CancelReason::Withdrawn,
                         () = client.events.closed() => {
                             if !self.is_resumable() {
-                                return client.presence.left();
+                                return client.left();
+                            }
+                            tokio::select! {
+                                biased;
+                                _ = links.changed() => {}
+                                () = withdrawn(grant) => return CancelReason::Withdrawn,
                             }
                         }
                     }
                 }
             }
-            let _ = links.changed().await;
         }
     }
 
@@ -241,7 +248,7 @@ impl Outlet {
             if let State::Attached(client) = &link.state
                 && link.generation == generation
             {
-                link.state = State::Detached(client.presence.left());
+                link.state = State::Detached(client.left(), client.grant.clone());
                 return true;
             }
             false
@@ -300,16 +307,34 @@ impl Outlet {
     }
 }
 
+impl Client {
+    /// Why it reads no more.
+    fn left(&self) -> CancelReason {
+        match &self.grant {
+            Some(grant) if grant.is_withdrawn() => CancelReason::Withdrawn,
+            _ => self.presence.left(),
+        }
+    }
+}
+
 impl Link {
     /// Nobody comes after its client. Without a reason, for how that left. Gives whether it was not closed before.
     fn close(&mut self, reason: Option<CancelReason>) -> bool {
         let left = match &self.state {
             State::Closed(_) => return false,
-            State::Detached(left) => *left,
-            State::Attached(client) => client.presence.left(),
+            State::Detached(left, _) => *left,
+            State::Attached(client) => client.left(),
         };
         self.state = State::Closed(reason.unwrap_or(left));
         true
+    }
+}
+
+/// Waits for that; for ever, where nothing can be withdrawn. Safe to drop.
+async fn withdrawn(grant: Option<&Grant>) {
+    match grant {
+        Some(grant) => grant.withdrawn().await,
+        None => std::future::pending().await,
     }
 }
 

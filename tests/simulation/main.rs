@@ -21,6 +21,7 @@ mod scenario;
 mod single;
 #[path = "../common/smollm.rs"]
 mod smollm;
+mod tenants;
 mod trace;
 mod workers;
 mod world;

@@ -25,11 +25,10 @@ use tokio_util::sync::CancellationToken;
 use crate::net::Net;
 use crate::oracle::CONTEXT;
 use crate::smollm;
+use crate::tenants::{self, Tenants};
 use crate::trace::note;
 use crate::world::{below, between, milliseconds, once_in};
 
-/// All tenants that there are.
-const TENANTS: [&str; 3] = ["red", "green", "blue"];
 /// Tokens of a block of the fake engine's KV cache.
 const BLOCK_TOKENS: usize = 16;
 /// A step that takes longer hangs.
@@ -45,8 +44,7 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     blocks: usize,
     engines: usize,
-    /// Names of the tenants that its servers tell apart; none: all clients are alike.
-    tenants: &'static [&'static str],
+    pub(crate) tenants: Tenants,
     /// Trouble is to be had.
     pub(crate) storm: Arc<AtomicBool>,
 }
@@ -88,12 +86,12 @@ impl Settings {
         config.cache.ttl = milliseconds(1000, 20_000);
         config.shutdown_grace = milliseconds(0, 1500);
         config.drain_timeout = milliseconds(0, 4000);
-        let tenants = TENANTS.get(..between(0, 3) as usize).unwrap_or(&TENANTS);
-        if tenants.is_empty() {
+        let tenants = Tenants::draw(base);
+        if tenants.names.is_empty() {
             config.access.book = None;
         }
         if once_in(3) {
-            let shares = tenants
+            let shares = (tenants.names)
                 .iter()
                 .map(|name| (name.to_string(), between(1, 4) as f64));
             scheduler.queue.weights = Weights(shares.collect());
@@ -111,21 +109,9 @@ impl Settings {
         }
     }
 
-    /// What a client has its servers know it by.
-    pub(crate) fn token(&self) -> Option<String> {
-        let tenant = self
-            .tenants
-            .get(below(self.tenants.len() as u64) as usize)?;
-        Some(format!("cex_{tenant}"))
-    }
-
     /// What those who do not say otherwise are set to. `book` is where the servers find their tenants.
     pub(crate) fn base(book: &Path) -> Config {
-        let lines = TENANTS.map(|tenant| {
-            let hash = blake3::hash(format!("cex_{tenant}").as_bytes());
-            format!("key {tenant} blake3:{hash} tenant={tenant} roles=explain\n")
-        });
-        std::fs::write(book, lines.concat()).expect("a file of its own");
+        tenants::write_all(book);
         let book = book.to_str().expect("UTF-8");
         let arguments = [
             "server",

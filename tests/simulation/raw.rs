@@ -80,7 +80,7 @@ pub(crate) async fn run(name: String, net: Net, settings: Settings) {
         in_order,
         window: if once_in(3) { 256 } else { 65_535 },
         token: String::new(),
-        key: settings.token(),
+        key: settings.tenants.token(false),
         left: between(1, 10),
         again: Vec::new(),
         ids: 0,

@@ -39,14 +39,14 @@ pub(crate) async fn run(base: &Config) {
         net.add_client(name);
         let (name, net, settings) = (name.clone(), net.clone(), settings.clone());
         match below(5) {
-            0 | 1 => clients.spawn(batch::run(name, net, settings.token())),
+            0 | 1 => clients.spawn(batch::run(name, net, settings.tenants.token(true))),
             2 | 3 => clients.spawn(raw::run(name, net, settings)),
             _ => clients.spawn(single::run(name, net, settings)),
         };
     }
     // A third of the worlds see no storm at all: what is not allowed there is not allowed anywhere.
     if !once_in(3) {
-        storm(&net, &names).await;
+        storm(&net, &names, &settings).await;
     }
     note!("the storm is over");
     settings.storm.store(false, Ordering::Relaxed);
@@ -71,10 +71,13 @@ pub(crate) async fn run(base: &Config) {
     no_tasks_are_left().await;
 }
 
-async fn storm(net: &Net, clients: &[String]) {
+async fn storm(net: &Net, clients: &[String], settings: &Settings) {
     let until = Instant::now() + milliseconds(1000, 15_000);
     while Instant::now() < until {
         sleep(milliseconds(10, 1500)).await;
+        if once_in(4) {
+            settings.tenants.shake(&settings.config);
+        }
         let client = &clients[below(clients.len() as u64) as usize];
         let trouble = match below(4) {
             0 | 1 => Trouble::Held(milliseconds(10, 3000)),
@@ -84,6 +87,7 @@ async fn storm(net: &Net, clients: &[String]) {
         note!("{client}: {trouble:?}");
         net.trouble(client, trouble);
     }
+    settings.tenants.know(&settings.config, true);
 }
 
 /// Everything that was begun has ended.

@@ -25,6 +25,8 @@ struct Single {
     name: String,
     net: Net,
     key: Option<String>,
+    /// Its servers may not know it for a while.
+    shaky: bool,
     account: Account,
     calls: ExplainServiceClient<Channel>,
 }
@@ -43,7 +45,8 @@ pub(crate) async fn run(name: String, net: Net, settings: Settings) {
     let mut client = Single {
         account: Account::new(&name, false, u64::MAX),
         calls: ExplainServiceClient::new(endpoint.connect_with_connector_lazy(connector)),
-        key: settings.token(),
+        key: settings.tenants.token(false),
+        shaky: settings.tenants.shaky,
         name,
         net,
     };
@@ -95,7 +98,8 @@ impl Single {
     }
 
     fn fails(&mut self, id: &str, status: &Status, slow: bool) {
-        if status.source().is_some() {
+        let unknown = self.shaky && status.code() == Code::Unauthenticated;
+        if status.source().is_some() || unknown {
             note!("{}: {id} is lost: {}", self.name, status.message());
             self.account.forget();
             return;

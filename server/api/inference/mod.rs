@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::api::Shared;
 use crate::api::caller::Caller;
 use crate::error::Error;
-use crate::explain::{Call, Cancel, EventKind, Outlet, Record};
+use crate::explain::{Call, Cancel, EventKind, Record};
 use crate::metrics::Outcome;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::model_metadata_response::TensorMetadata;
@@ -137,7 +137,7 @@ impl GrpcInferenceService for InferenceApi {
             started.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
         let id = request.id.clone();
         let patience = shared.stream.slow_reader_timeout;
-        let (out, mut events) = Outlet::new(CALL_EVENTS, patience, caller.presence);
+        let (out, mut events) = caller.outlet(CALL_EVENTS, patience);
         shared.status.items.spawn(async move {
             let call = Call {
                 out: &out,

@@ -13,7 +13,7 @@ use super::response;
 use crate::api::Shared;
 use crate::api::caller::Caller;
 use crate::error::Error;
-use crate::explain::{Client, ItemEvent, Outlet};
+use crate::explain::{ItemEvent, Outlet};
 use crate::metrics::{Counted, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelStreamInferResponse};
 use crate::request::ValidRequest;
@@ -56,11 +56,7 @@ fn session(shared: &Shared, caller: Caller, events: mpsc::Sender<ItemEvent>) -> 
         items: shared.stream_items,
         code_bytes: shared.stream.code_bytes,
     };
-    let client = Client {
-        events,
-        presence: caller.presence,
-    };
-    let out = Outlet::on(client, shared.stream.slow_reader_timeout);
+    let out = Outlet::on(caller.client(events), shared.stream.slow_reader_timeout);
     Session::new(out, limits, caller.identity, caller.parent)
 }
 
