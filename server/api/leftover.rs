@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// For so long; then the stream is reset.
@@ -24,10 +25,15 @@ impl ReadToEnd {
 
 impl Drop for ReadToEnd {
     fn drop(&mut self) {
-        if let Some(mut rest) = self.0.take().filter(|body| !body.is_end_stream()) {
-            tokio::spawn(timeout(PATIENCE, async move {
-                while let Some(Ok(_)) = rest.frame().await {}
-            }));
+        // Outside of a runtime it is the runtime that ends, with all its connections.
+        if let Some(mut rest) = self.0.take().filter(|body| !body.is_end_stream())
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move {
+                let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
+                // What comes later than that is no more than h2 forgives.
+                let _ = timeout(PATIENCE, reading).await;
+            });
         }
     }
 }
