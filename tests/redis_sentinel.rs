@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use code_explainer::cache::{RedisConfig, Topology};
+use redis::AsyncCommands;
 
 use crate::common::cache::{LONG, answer, found, key, patient, put_and_wait, replica};
 use crate::common::redis::{RedisServer, eventually};
@@ -60,8 +61,9 @@ async fn the_master_is_found_and_its_successor_after_it() {
     let mut watched = watched().await;
     let cache = replica(config(&watched));
     put_and_wait(&cache, key("a"), &answer("a")).await;
-    // So that the copy has it before its master dies.
+    // So that the copy has it before its master dies: WAIT is for what this connection wrote, and for all before that.
     let mut master = watched.master.connection().await;
+    let () = master.set("mark", 1).await.expect("SET");
     let mut wait = redis::cmd("WAIT");
     let copies: u64 = wait
         .arg(1)
