@@ -122,7 +122,7 @@ async fn a_client_whose_connection_breaks_has_vanished() {
 
 #[tokio::test]
 async fn a_client_that_falls_silent_has_vanished() {
-    let flags = ["--keepalive", "1s", "--keepalive-timeout", "1s"];
+    let flags = ["--keepalive", "1s", "--keepalive-timeout", "4s"];
     let (server, control) = TestServer::fake(&flags).await;
     control.hold();
     let relay = Relay::to(&server).await;
