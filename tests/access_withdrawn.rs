@@ -1,5 +1,8 @@
 //! A key that is taken out of the file ends what it has begun, and nothing else.
 
+use std::sync::Arc;
+
+use code_explainer::engine::fake::FakeControl;
 use code_explainer_client::proto::admin_service_client::AdminServiceClient;
 use code_explainer_client::proto::explain_stream_request::Request as Wish;
 use code_explainer_client::proto::explain_stream_response::Event;
@@ -103,19 +106,50 @@ async fn its_streams_and_calls_end_and_those_of_others_go_on() {
     server.until_metric(USED, 0.0).await;
 }
 
+/// An item of a stream whose client has gone, and another key of its tenant.
+struct Left {
+    files: Files,
+    server: TestServer,
+    control: Arc<FakeControl>,
+    new: String,
+    new_line: String,
+    resume_token: String,
+}
+
+impl Left {
+    async fn behind() -> Self {
+        let files = Files::new();
+        let (old, old_line) = make_key("old", "acme", "explain");
+        let (new, new_line) = make_key("new", "acme", "explain");
+        let book = files.write("book", &(old_line + &new_line));
+        let (server, control) = TestServer::fake(&["--auth-file", &book]).await;
+        control.hold();
+        let mut first = stream(&server, &old).await;
+        let session = open(&mut first, String::new(), Vec::new()).await;
+        first.explain(item("begun", "x = 1")).await;
+        first.wait_for("begun", is_accepted).await;
+        drop(first);
+        Self {
+            files,
+            server,
+            control,
+            new,
+            new_line,
+            resume_token: session.resume_token,
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_another_key_of_the_tenant_has_gone_on_with_goes_on() {
-    let files = Files::new();
-    let (old, old_line) = make_key("old", "acme", "explain");
-    let (new, new_line) = make_key("new", "acme", "explain");
-    let book = files.write("book", &(old_line + &new_line));
-    let (server, control) = TestServer::fake(&["--auth-file", &book]).await;
-    control.hold();
-    let mut first = stream(&server, &old).await;
-    let session = open(&mut first, String::new(), Vec::new()).await;
-    first.explain(item("begun", "x = 1")).await;
-    first.wait_for("begun", is_accepted).await;
-    drop(first);
+    let Left {
+        files,
+        server,
+        control,
+        new,
+        new_line,
+        resume_token,
+    } = Left::behind().await;
 
     let mut second = stream(&server, &new).await;
     let have = Have {
@@ -123,7 +157,7 @@ async fn what_another_key_of_the_tenant_has_gone_on_with_goes_on() {
         accepted: true,
         next_sequence: 0,
     };
-    let session = open(&mut second, session.resume_token, vec![have]).await;
+    let session = open(&mut second, resume_token, vec![have]).await;
     assert!(session.resumed && session.unknown.is_empty());
     files.write("book", &new_line);
     server.until_metric(RELOADED, 1.0).await;
@@ -136,17 +170,14 @@ async fn what_another_key_of_the_tenant_has_gone_on_with_goes_on() {
 
 #[tokio::test]
 async fn what_waits_for_a_client_whose_key_is_gone_is_given_up() {
-    let files = Files::new();
-    let (old, old_line) = make_key("old", "acme", "explain");
-    let (new, new_line) = make_key("new", "acme", "explain");
-    let book = files.write("book", &(old_line + &new_line));
-    let (server, control) = TestServer::fake(&["--auth-file", &book]).await;
-    control.hold();
-    let mut first = stream(&server, &old).await;
-    let session = open(&mut first, String::new(), Vec::new()).await;
-    first.explain(item("begun", "x = 1")).await;
-    first.wait_for("begun", is_accepted).await;
-    drop(first);
+    let Left {
+        files,
+        server,
+        control,
+        new,
+        new_line,
+        resume_token,
+    } = Left::behind().await;
     server
         .until_metric("code_explainer_streams_detached", 1.0)
         .await;
@@ -160,7 +191,7 @@ async fn what_waits_for_a_client_whose_key_is_gone_is_given_up() {
         id: "begun".into(),
         ..Have::default()
     };
-    let session = open(&mut second, session.resume_token, vec![have]).await;
+    let session = open(&mut second, resume_token, vec![have]).await;
     assert!(session.resumed && session.unknown == ["begun"]);
     second.explain(item("begun", "x = 1")).await;
     second.wait_for("begun", is_last).await;
