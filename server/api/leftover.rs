@@ -31,7 +31,7 @@ impl Drop for ReadToEnd {
         {
             runtime.spawn(async move {
                 let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
-                // What comes later than that is no more than h2 forgives.
+                // What comes later still is counted by h2; it is of a client that does not listen at all.
                 let _ = timeout(PATIENCE, reading).await;
             });
         }
