@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::api::admin_cache::microseconds;
 use crate::api::caller::Caller;
 use crate::api::convert::milliseconds;
+use crate::api::inbound::Inbound;
 use crate::api::{Shared, admin_cache, admin_clear, admin_warm, corpus};
 use crate::cache::Level;
 use crate::error::Error;
@@ -97,7 +98,11 @@ impl AdminService for AdminApi {
     ) -> Result<Response<Self::WarmCacheStream>, Status> {
         self.shared.status.explainer()?;
         let caller = Caller::of(&request)?;
-        let progress = admin_warm::warm(self.shared.clone(), caller, request.into_inner());
+        let progress = admin_warm::warm(
+            self.shared.clone(),
+            caller,
+            Inbound::of(request, &self.shared),
+        );
         Ok(Response::new(progress))
     }
 
@@ -107,7 +112,10 @@ impl AdminService for AdminApi {
         &self,
         request: Request<Streaming<AddDocumentsRequest>>,
     ) -> Result<Response<Self::AddDocumentsStream>, Status> {
-        Ok(corpus::add(&self.shared, request))
+        Ok(corpus::add(
+            &self.shared,
+            Inbound::of(request, &self.shared),
+        ))
     }
 
     async fn list_documents(

@@ -7,10 +7,11 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::api::Shared;
 use crate::api::caller::Caller;
+use crate::api::inbound::Inbound;
 use crate::error::Error;
 use crate::explain::{Call, Cancel, Done, EventKind, Record};
 use crate::metrics::Outcome;
@@ -29,7 +30,7 @@ pub(super) type Progress = Pin<Box<dyn Stream<Item = Result<WarmCacheResponse, S
 pub(super) fn warm(
     shared: Arc<Shared>,
     caller: Caller,
-    snippets: Streaming<WarmCacheRequest>,
+    snippets: Inbound<WarmCacheRequest>,
 ) -> Progress {
     let (progress, responses) = mpsc::channel(PROGRESS);
     tokio::spawn(async move {
@@ -45,7 +46,7 @@ pub(super) fn warm(
 async fn run(
     shared: &Arc<Shared>,
     caller: &Caller,
-    mut snippets: Streaming<WarmCacheRequest>,
+    mut snippets: Inbound<WarmCacheRequest>,
     progress: &mpsc::Sender<Result<WarmCacheResponse, Status>>,
 ) -> Result<(), Status> {
     let mut under_way = FuturesUnordered::new();

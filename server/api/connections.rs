@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -35,7 +37,7 @@ use crate::metrics::Metrics;
 const RESETS_PER_STREAM: usize = 4;
 
 /// Bytes that a call's client may send before they are read.
-const STREAM_WINDOW: u32 = 64 << 10;
+pub(super) const STREAM_WINDOW: u32 = 64 << 10;
 /// The same for a connection's calls together. h2 closes a connection on which small messages wait to be read, when what
 /// each lacks to 256 bytes comes to half of this: with so much, one stream cannot bring that about, whatever it sends, nor
 /// can a dozen that each send all that they may in messages of 40 bytes.
@@ -71,6 +73,8 @@ pub(super) struct Peer {
     pub(super) certificate: Option<Arc<CertificateNames>>,
     /// How it leaves, for the calls that it leaves behind.
     pub(super) presence: Arc<Presence>,
+    /// Where it is; `None`: that is not known.
+    pub(super) address: Option<IpAddr>,
 }
 
 /// What a server does with its connections.
@@ -182,8 +186,9 @@ impl Connections {
         number: u64,
         stop: CancellationToken,
     ) {
+        let address = io.address();
         let Some(tls) = tls else {
-            return self.calls(io, None, answer, number, stop).await;
+            return self.calls(io, address, None, answer, number, stop).await;
         };
         let accepted = timeout(self.limits.handshake, TlsAcceptor::from(tls).accept(io));
         let io = match stop.run_until_cancelled(accepted).await {
@@ -202,12 +207,14 @@ impl Connections {
         let certificate = chain
             .and_then(<[_]>::first)
             .map(|leaf| Arc::new(CertificateNames::of(leaf)));
-        self.calls(io, certificate, answer, number, stop).await;
+        self.calls(io, address, certificate, answer, number, stop)
+            .await;
     }
 
     async fn calls<A: Answer>(
         &self,
-        io: impl Connection,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: Option<IpAddr>,
         certificate: Option<Arc<CertificateNames>>,
         answer: A,
         number: u64,
@@ -220,6 +227,7 @@ impl Connections {
         let peer = Peer {
             certificate,
             presence: presence.clone(),
+            address,
         };
         let service = service_fn(move |request| {
             let (call, answered) = (Call::new(calls.clone()), answer.answer(request, &peer));

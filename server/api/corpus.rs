@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Response, Status};
 
 use crate::api::Shared;
+use crate::api::inbound::Inbound;
 use crate::error::Error;
 use crate::proto::{
     self, AddDocumentsRequest, AddDocumentsResponse, DocumentOutcome, ListDocumentsRequest,
@@ -28,10 +29,10 @@ pub(super) type Outcomes = Pin<Box<dyn Stream<Item = Result<AddDocumentsResponse
 /// Loads documents one after another, and says of each what became of it.
 pub(super) fn add(
     shared: &Arc<Shared>,
-    request: Request<Streaming<AddDocumentsRequest>>,
+    mut documents: Inbound<AddDocumentsRequest>,
 ) -> Response<Outcomes> {
     let (told, outcomes) = mpsc::channel(OUTCOMES);
-    let (shared, mut documents) = (shared.clone(), request.into_inner());
+    let shared = shared.clone();
     let (items, mut phases) = (shared.status.items.clone(), shared.status.watch());
     items.spawn(async move {
         loop {

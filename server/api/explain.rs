@@ -9,6 +9,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::caller::Caller;
+use crate::api::inbound::Inbound;
 use crate::api::stream::StreamCall;
 use crate::api::{Shared, convert, embed};
 use crate::explain::{Call, Cancel, Record};
@@ -92,7 +93,8 @@ impl ExplainService for ExplainApi {
             broke,
             open: shared.metrics.streams.opened(),
         };
-        tokio::spawn(call.run(request.into_inner()));
+        let inbound = Inbound::of(request, &shared);
+        tokio::spawn(call.run(inbound));
         let answers =
             ReceiverStream::new(received).map(move |e| Ok(convert::stream_response(e, &shared)));
         // After the last answer: what broke the stream, if something did.

@@ -2,6 +2,9 @@
 //!
 //! - `connections`: accepted, bounded, encrypted, closed; `io`: how their clients leave; `leftover`: what they still send.
 //! - `door`: whose a call is, and whether they may make it; `withdrawal`: until when. `caller`: what it brings along.
+//! - `reception`: what a call's client may send. `methods`: how much that is; `body`: as it comes; `budget`: who pays for
+//!   the room that it takes; `refusal`: why no more of it is read; `inbound`: the messages of a stream. `lobby`: calls that
+//!   need no credentials. `ending`: answers that end before they are through.
 //! - `explain`: the single call, and the door to the bidirectional `stream`.
 //! - `embed`: vectors of texts.
 //! - `convert`: events to wire types.
@@ -14,31 +17,41 @@ mod admin;
 mod admin_cache;
 mod admin_clear;
 mod admin_warm;
+mod body;
+mod budget;
 mod caller;
 mod connections;
 mod convert;
 mod corpus;
 mod door;
 mod embed;
+mod ending;
 mod explain;
 pub mod http;
+mod inbound;
 pub mod inference;
 mod io;
 mod leftover;
+mod lobby;
+mod methods;
 mod model;
+mod reception;
+mod refusal;
 mod stream;
 mod withdrawal;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use connections::ConnectionLimits;
+pub use reception::RequestBytes;
 
 use anyhow::Context;
 use axum::http::Request;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +77,9 @@ use crate::retrieval::Retrieval;
 use crate::session::Sessions;
 use crate::status::{ServerStatus, State};
 use connections::{Connections, Peer, Protocol};
+use ending::until;
 use leftover::ReadToEnd;
+use reception::Reception;
 use withdrawal::until_withdrawn;
 
 /// Services whose health is told, and the server as a whole.
@@ -84,8 +99,8 @@ pub struct Shared {
     pub access: Arc<Access>,
     /// What connections may take.
     pub connections: ConnectionLimits,
-    /// The largest message, in bytes.
-    pub message_bytes: usize,
+    /// What requests may take until they are received.
+    pub request_bytes: RequestBytes,
     /// What a request may ask for.
     pub request: RequestLimits,
     /// Items in flight on a stream at most.
@@ -123,7 +138,7 @@ impl Shared {
             status: ServerStatus::new(),
             access: Arc::new(Access::open(&config.access)?),
             connections: config.connections,
-            message_bytes: config.message_bytes,
+            request_bytes: config.request_bytes,
             request: config.request,
             stream_items: config.stream_items,
             stream: config.stream.clone(),
@@ -140,9 +155,17 @@ impl Shared {
 }
 
 /// A connection that gRPC can be spoken on.
-pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Where it comes from; `None`: connections are not counted by that.
+    fn address(&self) -> Option<IpAddr>;
+}
 
-impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for C {}
+impl Connection for TcpStream {
+    fn address(&self) -> Option<IpAddr> {
+        // A client that has hung up has no address any more.
+        self.peer_addr().ok().map(|address| address.ip())
+    }
+}
 
 /// The connections of a listener.
 pub fn connections(
@@ -172,7 +195,7 @@ pub async fn serve_grpc<C: Connection>(
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let bytes = shared.message_bytes;
+    let bytes = shared.request_bytes.message;
     let mut routes = Routes::builder();
     routes
         .add_service(
@@ -202,18 +225,27 @@ pub async fn serve_grpc<C: Connection>(
     };
     let access = shared.access.clone();
     let tls = move || access.tls().map(|tls| tls.grpc.clone());
+    let reception = Reception::new(shared.request_bytes, shared.metrics.clone());
+    let reception = Arc::new(reception);
     let answer = move |call: Request<Incoming>, peer: &Peer| {
         let mut call = call.map(ReadToEnd::new);
         let admitted = door::admit(&shared.access, &shared.metrics, peer, &mut call);
+        let received = admitted.and_then(|caller| {
+            let received = reception.receive(call, caller.as_deref(), peer)?;
+            Ok((caller, received))
+        });
         let mut routes = routes.clone();
         async move {
-            match admitted {
-                Ok(caller) => {
+            match received {
+                Ok((caller, received)) => {
                     let answer = async {
-                        let Ok(answer) = routes.call(call.map(Body::new)).await;
+                        let Ok(answer) = routes.call(received.call.map(Body::new)).await;
                         answer
                     };
-                    until_withdrawn(caller, answer).await
+                    match received.ended {
+                        None => until_withdrawn(caller, answer).await,
+                        Some(ended) => until(ended, answer).await,
+                    }
                 }
                 Err(status) => status.into_http(),
             }

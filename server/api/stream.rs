@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::api::Shared;
 use crate::api::caller::Caller;
+use crate::api::inbound::Inbound;
 use crate::error::Error;
 use crate::explain::{CancelReason, Client, GoAway, GoAwayReason, Has, ItemEvent, Outlet};
 use crate::metrics::{Counted, Outcome};
@@ -56,7 +57,7 @@ struct Served {
 
 impl StreamCall {
     /// Serves the stream until its client half-closes it and all is answered, or goes away, or the server closes.
-    pub(super) async fn run(self, mut inbound: Streaming<ExplainStreamRequest>) {
+    pub(super) async fn run(self, mut inbound: Inbound<ExplainStreamRequest>) {
         let shared = self.shared.clone();
         let first = tokio::select! {
             biased;
@@ -141,11 +142,7 @@ impl Served {
         }
     }
 
-    async fn serve(
-        &mut self,
-        inbound: &mut Streaming<ExplainStreamRequest>,
-        first: Option<Message>,
-    ) {
+    async fn serve(&mut self, inbound: &mut Inbound<ExplainStreamRequest>, first: Option<Message>) {
         if let Some(first) = first {
             self.hear(first).await;
         }

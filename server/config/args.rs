@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::access_args::{AccessArgs, ConnectionArgs};
+use super::body_args::BodyArgs;
 use super::cache_memory_args::CacheMemoryArgs;
 use super::embed_args::EmbedArgs;
 use super::export_args::ExportArgs;
@@ -98,6 +99,8 @@ pub(super) struct ServeArgs {
     pub(super) access: AccessArgs,
     #[command(flatten, next_help_heading = "Connections")]
     pub(super) connections: ConnectionArgs,
+    #[command(flatten, next_help_heading = "Connections")]
+    pub(super) bodies: BodyArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub(super) limits: LimitArgs,
     #[command(flatten, next_help_heading = "Streams")]
@@ -208,6 +211,7 @@ impl ServeArgs {
             addresses,
             access,
             connections,
+            bodies,
             model,
             limits,
             streams,
@@ -304,7 +308,7 @@ impl ServeArgs {
             access,
             redact_secrets,
             connections,
-            message_bytes,
+            request_bytes: bodies.validate(message_bytes)?,
             model: model.model,
             optimize: (model.optimize == Optimize::On).then_some(wishes),
             devices: model.device,

@@ -3,6 +3,7 @@
 
 mod access_args;
 mod args;
+mod body_args;
 mod cache_memory_args;
 mod embed_args;
 mod export_args;
@@ -27,7 +28,7 @@ pub use stream_args::StreamOptions;
 
 use crate::access::AccessConfig;
 use crate::access::make_key::MakeKeyConfig;
-use crate::api::ConnectionLimits;
+use crate::api::{ConnectionLimits, RequestBytes};
 use crate::cache::CacheConfig;
 use crate::embed::EmbedConfig;
 use crate::engine::{DeviceSpec, Devices, EngineOptions, Precision};
@@ -96,8 +97,8 @@ pub struct Config {
     pub redact_secrets: bool,
     /// What connections may take.
     pub connections: ConnectionLimits,
-    /// The largest message, in bytes.
-    pub message_bytes: usize,
+    /// What requests may take until they are received.
+    pub request_bytes: RequestBytes,
     /// Where the model lies.
     pub model: PathBuf,
     /// What was set of what can be chosen for the model and the machine; `None`: nothing is to be chosen.

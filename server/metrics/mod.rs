@@ -3,6 +3,7 @@
 //! Each server has its own registry, so that several can live in one process. A topic with more than a few metrics has a
 //! module of its own, which registers and describes them.
 
+mod bodies;
 mod cache;
 mod describe;
 mod life;
@@ -31,6 +32,8 @@ pub use life::Life;
 pub use prompts::PromptMetrics;
 use register::{counter, gauge, histogram};
 use remote::RedisMetrics;
+
+pub use bodies::BodyMetrics;
 
 pub use access::{AccessMetrics, ConnectionGuard};
 pub use embeddings::EmbeddingMetrics;
@@ -99,6 +102,8 @@ pub struct ItemTimes {
 pub struct Metrics {
     /// Connections, and who is let in.
     pub access: AccessMetrics,
+    /// Bodies of requests.
+    pub bodies: BodyMetrics,
     /// Of embeddings.
     pub embeddings: EmbeddingMetrics,
     /// Of retrieval.
@@ -222,6 +227,7 @@ impl Metrics {
         gauge(r, BUILD, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(Self {
             access: AccessMetrics::new(r),
+            bodies: BodyMetrics::new(r),
             embeddings: EmbeddingMetrics::new(r),
             retrieval: RetrievalMetrics::new(r),
             prompts: PromptMetrics::new(r),

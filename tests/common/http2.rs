@@ -35,12 +35,23 @@ impl Connection {
 
     /// Begins a call; the connection must still take it.
     pub(crate) async fn open(&self, path: &str) -> (ResponseFuture, h2::SendStream<Bytes>) {
+        self.open_with(path, &[]).await
+    }
+
+    /// The same with headers of the test's own.
+    pub(crate) async fn open_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (ResponseFuture, h2::SendStream<Bytes>) {
         let mut requests = (self.0.clone().ready().await).expect("the connection goes on");
-        let head = Request::post(format!("http://server{path}"))
+        let mut head = Request::post(format!("http://server{path}"))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .expect("a request");
+            .header("te", "trailers");
+        for (name, value) in headers {
+            head = head.header(*name, *value);
+        }
+        let head = head.body(()).expect("a request");
         (requests.send_request(head, false)).expect("the connection goes on")
     }
 
@@ -70,6 +81,14 @@ pub(crate) async fn status(response: ResponseFuture) -> String {
     let told = trailers.unwrap_or(head.headers);
     let status = told["grpc-status"].to_str();
     status.expect("a number").to_owned()
+}
+
+/// The beginning of a message that is to have so many bytes.
+pub(crate) fn declared(bytes: u32) -> Bytes {
+    let mut prefix = BytesMut::new();
+    prefix.put_u8(0);
+    prefix.put_u32(bytes);
+    prefix.freeze()
 }
 
 /// A message as gRPC sends it.

@@ -367,6 +367,12 @@ impl Drop for Socket {
     }
 }
 
+impl code_explainer::api::Connection for Socket {
+    fn address(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+}
+
 impl Connected for Socket {
     type ConnectInfo = ();
 

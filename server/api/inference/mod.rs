@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::Shared;
 use crate::api::caller::Caller;
+use crate::api::inbound::Inbound;
 use crate::error::Error;
 use crate::explain::{Call, Cancel, EventKind, Record};
 use crate::metrics::Outcome;
@@ -175,7 +176,11 @@ impl GrpcInferenceService for InferenceApi {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let caller = Caller::of(&request)?;
-        let responses = stream::serve(self.shared.clone(), caller, request.into_inner());
+        let responses = stream::serve(
+            self.shared.clone(),
+            caller,
+            Inbound::of(request, &self.shared),
+        );
         Ok(Response::new(Box::pin(responses)))
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::names::Names;
 use super::request::Wanted;
 use super::response;
 use crate::api::Shared;
 use crate::api::caller::Caller;
+use crate::api::inbound::Inbound;
 use crate::error::Error;
 use crate::explain::{ItemEvent, Outlet};
 use crate::metrics::{Counted, Outcome};
@@ -28,7 +29,7 @@ type Message = Result<Option<ModelInferRequest>, Status>;
 pub(super) fn serve(
     shared: Arc<Shared>,
     caller: Caller,
-    inbound: Streaming<ModelInferRequest>,
+    inbound: Inbound<ModelInferRequest>,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send + use<> {
     let (events, received) = mpsc::channel(WAITING_EVENTS);
     let (broke, broken) = oneshot::channel();
@@ -75,7 +76,7 @@ struct Served {
 impl Served {
     /// Reads until the client half-closes, goes away, or the server closes; what is in flight at a half-close goes on. A
     /// message that does not parse ends the stream with its status once all is answered.
-    async fn run(mut self, mut inbound: Streaming<ModelInferRequest>) {
+    async fn run(mut self, mut inbound: Inbound<ModelInferRequest>) {
         let (session, shared) = (self.session.clone(), self.shared.clone());
         let out = &session.out;
         let connection = out.generation();
