@@ -44,12 +44,23 @@ pub struct AccessConfig {
     pub book: Option<PathBuf>,
     /// What a tenant may ask for that the file says nothing about.
     pub allowance: Allowance,
-    /// Who has to say nothing may see how the server fares: it can only be reached from its own machine.
-    pub anonymous_admin: bool,
+    /// Who may see how the server fares, and change it.
+    pub admin: AdminFor,
     /// `/metrics` asks for a key with the role `admin`.
     pub guard_metrics: bool,
     /// How often the files are looked at: for so long a key counts that has been taken out of them; then its calls end.
     pub reload_interval: Duration,
+}
+
+/// Who has the role `admin`, or may make use of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminFor {
+    /// Whoever calls from the server's own machine. Nobody has to say who they are.
+    ThisMachine,
+    /// Those whom the file gives the role.
+    Keys,
+    /// Nobody.
+    Nobody,
 }
 
 /// Why the server cannot tell who may call.
@@ -84,6 +95,9 @@ pub struct Access {
     rates: TenantRates,
     allowance: Allowance,
     anonymous: Option<Arc<Identity>>,
+    /// The same, of a call from this machine.
+    local: Option<Arc<Identity>>,
+    admin: AdminFor,
     guard_metrics: bool,
 }
 
@@ -94,6 +108,8 @@ pub struct Credentials<'a> {
     pub token: Option<&'a [u8]>,
     /// The names in the certificate that TLS has verified.
     pub certificate: Option<&'a CertificateNames>,
+    /// The call is of this machine, and nobody has forwarded it.
+    pub local: bool,
 }
 
 impl Access {
@@ -115,23 +131,37 @@ impl Access {
         };
         let asks = book.is_some() || config.tls.as_ref().is_some_and(TlsFiles::asks_clients);
         let rates = TenantRates::new();
-        let anonymous = (!asks).then(|| {
-            Arc::new(Identity {
-                tenant: "".into(),
-                roles: Roles {
-                    explain: true,
-                    admin: config.anonymous_admin,
-                },
-                rates: rates.of("", config.allowance),
-                grant: None,
+        let anonymous = |admin| {
+            let roles = Roles {
+                admin,
+                ..Roles::EXPLAIN
+            };
+            (!asks).then(|| {
+                Arc::new(Identity {
+                    tenant: "".into(),
+                    roles,
+                    rates: rates.of("", config.allowance),
+                    grant: None,
+                })
             })
-        });
+        };
+        let open = config.admin == AdminFor::ThisMachine;
+        let (anonymous, local) = (anonymous(false), anonymous(open));
+        if local.as_ref().is_some_and(|local| local.roles.admin) {
+            tracing::warn!(
+                "AdminService is open: whoever can connect from this machine may read what it tells, clear the caches and \
+                 change the corpus, and so may all whom a forwarder on it lets through that adds no headers; --admin keys \
+                 or --admin off closes it"
+            );
+        }
         Ok(Self {
             book,
             tls,
             rates,
             allowance: config.allowance,
             anonymous,
+            local,
+            admin: config.admin,
             guard_metrics: config.guard_metrics,
         })
     }
@@ -141,7 +171,11 @@ impl Access {
     /// # Errors
     /// [`Error::Unauthenticated`], whatever is wrong with the credentials.
     pub fn identify(&self, credentials: Credentials<'_>) -> Result<Arc<Identity>, Error> {
-        if let Some(anonymous) = &self.anonymous {
+        let anonymous = match credentials.local {
+            true => &self.local,
+            false => &self.anonymous,
+        };
+        if let Some(anonymous) = anonymous {
             return Ok(anonymous.clone());
         }
         let book = self.book.as_ref().map(Reloading::current);
@@ -168,6 +202,11 @@ impl Access {
             roles,
             grant,
         }))
+    }
+
+    /// Who may make use of the role `admin`.
+    pub fn admin(&self) -> AdminFor {
+        self.admin
     }
 
     /// Whether `/metrics` is for admins alone.

@@ -5,14 +5,20 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, Request, header};
 use tonic::Status;
 
-use crate::access::{Access, Credentials};
+use crate::access::{Access, AdminFor, Credentials};
 use crate::api::connections::Peer;
+use crate::api::local::is_local;
 use crate::error::Error;
 use crate::identity::{Identity, Roles};
 use crate::metrics::Metrics;
 
 /// Where a key may come in other than as a bearer token.
 const KEY_HEADER: &str = "x-api-key";
+
+/// Told to those who call an open AdminService from elsewhere.
+const NOT_LOCAL: &str = "AdminService answers its own machine alone, and this call came from elsewhere or was forwarded; \
+                         call the server's loopback address directly, or run it with --auth-file and use a key with the \
+                         role admin";
 
 /// What a call asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +53,19 @@ pub(super) fn admit<B>(
     if needs == Needs::Nothing {
         return Ok(None);
     }
-    let identity = identify(access, peer, call.headers()).map_err(refused)?;
+    let local = is_local(peer.address, call.uri(), call.headers());
+    let identity = identify(access, peer, call.headers(), local).map_err(refused)?;
+    if needs == Needs::Admin && access.admin() == AdminFor::Nobody {
+        return Err(Status::unimplemented(
+            "AdminService is off on this server (--admin off)",
+        ));
+    }
     if !needs.met_by(identity.roles) {
-        return Err(refused(Error::PermissionDenied));
+        let status = refused(Error::PermissionDenied);
+        return Err(match access.admin() {
+            AdminFor::ThisMachine if needs == Needs::Admin => Status::permission_denied(NOT_LOCAL),
+            _ => status,
+        });
     }
     call.extensions_mut().insert(identity.clone());
     call.extensions_mut().insert(peer.presence.clone());
@@ -58,7 +74,8 @@ pub(super) fn admit<B>(
 
 /// Whether these headers, on this connection, are those of an admin.
 pub(super) fn is_admin(access: &Access, peer: &Peer, headers: &HeaderMap) -> Result<(), Error> {
-    let identity = identify(access, peer, headers)?;
+    // Where `/metrics` is for admins alone, they have keys.
+    let identity = identify(access, peer, headers, false)?;
     if identity.roles.admin {
         Ok(())
     } else {
@@ -66,10 +83,16 @@ pub(super) fn is_admin(access: &Access, peer: &Peer, headers: &HeaderMap) -> Res
     }
 }
 
-fn identify(access: &Access, peer: &Peer, headers: &HeaderMap) -> Result<Arc<Identity>, Error> {
+fn identify(
+    access: &Access,
+    peer: &Peer,
+    headers: &HeaderMap,
+    local: bool,
+) -> Result<Arc<Identity>, Error> {
     access.identify(Credentials {
         token: token(headers),
         certificate: peer.certificate.as_deref(),
+        local,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
 //! - `connections`: accepted, bounded, encrypted, closed; `io`: how their clients leave; `leftover`: what they still send.
-//! - `door`: whose a call is, and whether they may make it; `withdrawal`: until when. `caller`: what it brings along.
+//! - `door`: whose a call is, and whether they may make it; `local`: whether it is of this machine; `withdrawal`: until when. `caller`: what it brings along.
 //! - `reception`: what a call's client may send. `methods`: how much that is; `body`: as it comes; `budget`: who pays for
 //!   the room that it takes; `refusal`: why no more of it is read; `inbound`: the messages of a stream. `lobby`: calls that
 //!   need no credentials. `ending`: answers that end before they are through.
@@ -33,6 +33,7 @@ pub mod inference;
 mod io;
 mod leftover;
 mod lobby;
+mod local;
 mod methods;
 mod model;
 mod reception;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::access::AccessConfig;
 use crate::access::rates::{Allowance, Rate};
 use crate::access::tls::TlsFiles;
+use crate::access::{AccessConfig, AdminFor};
 use crate::api::ConnectionLimits;
 
 #[derive(Debug, Args)]
@@ -59,6 +59,13 @@ pub(super) struct AccessArgs {
     #[arg(long, env = "CODE_EXPLAINER_REDACT_SECRETS")]
     #[arg(num_args = 0..=1, default_value = "off", default_missing_value = "on")]
     redact_secrets: Switch,
+
+    /// Who may call AdminService, which shows how the server fares, clears and fills caches, and changes the corpus. A call
+    /// is of this machine when it comes from a loopback address and has nothing that proxies add (Forwarded,
+    /// X-Forwarded-*, X-Real-IP, Via, X-Envoy-* and their like, or another host's name). A forwarder that adds nothing
+    /// (ssh -L, kubectl port-forward, a TCP proxy) looks like this machine: set keys or off where there is one
+    #[arg(long, env = "CODE_EXPLAINER_ADMIN", default_value = "auto")]
+    admin: Admin,
 
     /// Whether /metrics needs a key with the role admin, as a bearer token. The probes never do
     #[arg(long, env = "CODE_EXPLAINER_METRICS_AUTH", default_value = "off")]
@@ -165,6 +172,19 @@ enum ClientAuth {
     Optional,
 }
 
+/// Who may call AdminService.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Admin {
+    /// As open where --listen is a loopback address and neither --auth-file nor --tls-client-ca is set, otherwise as keys
+    Auto,
+    /// Whoever calls from this machine, without a key; not with --auth-file or --tls-client-ca
+    Open,
+    /// Who has a key, or a certificate, with the role admin in --auth-file; without that file nobody
+    Keys,
+    /// Nobody
+    Off,
+}
+
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Switch {
@@ -191,6 +211,18 @@ impl AccessArgs {
         if self.metrics_auth == Switch::On && self.auth_file.is_none() {
             return Err("--metrics-auth on asks for a key: set --auth-file".into());
         }
+        let asks = self.auth_file.is_some() || self.tls_client_ca.is_some();
+        if self.admin == Admin::Open && asks {
+            return Err("--admin open asks nobody for a key, but --auth-file or --tls-client-ca does: set --admin keys, or \
+                        leave them out"
+                .into());
+        }
+        let admin = match self.admin {
+            Admin::Auto if !asks && listen.ip().is_loopback() => AdminFor::ThisMachine,
+            Admin::Open => AdminFor::ThisMachine,
+            Admin::Auto | Admin::Keys => AdminFor::Keys,
+            Admin::Off => AdminFor::Nobody,
+        };
         if self.reload_interval.is_zero() {
             return Err("--reload-interval is 0s, expected a time".into());
         }
@@ -210,7 +242,7 @@ impl AccessArgs {
                 items: self.rate_items,
                 tokens: self.rate_tokens,
             },
-            anonymous_admin: listen.ip().is_loopback(),
+            admin,
             guard_metrics: self.metrics_auth == Switch::On,
             reload_interval: self.reload_interval.into(),
         })

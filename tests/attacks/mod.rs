@@ -1,4 +1,5 @@
 //! Attacks, each as it was made: what a hostile client does, what it may cost, and that its neighbours do not notice.
 //! SECURITY.md names the promise that each of them holds; `make bench-attacks` measures them on a whole server.
 
+mod admin;
 mod bodies;
