@@ -4,11 +4,12 @@
 //! - `grant`: what lets a caller in, until it is withdrawn.
 //! - [`key`]: bearer tokens, and the hashes that are kept of them.
 //! - [`certificate`]: the names in a client's certificate.
-//! - [`rates`]: how much a tenant may ask for in a time.
+//! - [`rates`]: how much a tenant may ask for in a time; `bucket`: what is left of it.
 //! - [`tls`]: the server's certificate, and whose clients' certificates count.
 //! - [`reload`]: files that are read again when they change.
 
 pub mod book;
+mod bucket;
 pub mod certificate;
 mod grant;
 pub mod key;
@@ -31,7 +32,7 @@ use book::Book;
 use certificate::CertificateNames;
 pub use grant::Grant;
 use grant::Known;
-use rates::{Allowance, TenantRates};
+use rates::{Allowance, InForce, TenantRates};
 use reload::{Reloading, Source};
 use tls::{Tls, TlsFiles};
 
@@ -90,10 +91,9 @@ pub enum AccessError {
 
 /// Tells who calls.
 pub struct Access {
-    book: Option<Reloading<Book>>,
+    book: Option<Arc<Reloading<Book>>>,
     tls: Option<Reloading<Tls>>,
     rates: TenantRates,
-    allowance: Allowance,
     anonymous: Option<Arc<Identity>>,
     /// The same, of a call from this machine.
     local: Option<Arc<Identity>>,
@@ -120,7 +120,8 @@ impl Access {
     pub fn open(config: &AccessConfig) -> Result<Self, AccessError> {
         let book = (config.book.as_ref())
             .map(|path| Reloading::new("auth", vec![("auth-file", path.clone())], Book::read))
-            .transpose()?;
+            .transpose()?
+            .map(Arc::new);
         let tls = match &config.tls {
             Some(files) => {
                 let (sources, required) = (files.sources(), files.client_required);
@@ -130,7 +131,7 @@ impl Access {
             None => None,
         };
         let asks = book.is_some() || config.tls.as_ref().is_some_and(TlsFiles::asks_clients);
-        let rates = TenantRates::new();
+        let rates = TenantRates::new(in_force(book.clone(), config.allowance));
         let anonymous = |admin| {
             let roles = Roles {
                 admin,
@@ -140,7 +141,7 @@ impl Access {
                 Arc::new(Identity {
                     tenant: "".into(),
                     roles,
-                    rates: rates.of("", config.allowance),
+                    rates: rates.of(""),
                     grant: None,
                 })
             })
@@ -158,7 +159,6 @@ impl Access {
             book,
             tls,
             rates,
-            allowance: config.allowance,
             anonymous,
             local,
             admin: config.admin,
@@ -178,7 +178,7 @@ impl Access {
         if let Some(anonymous) = anonymous {
             return Ok(anonymous.clone());
         }
-        let book = self.book.as_ref().map(Reloading::current);
+        let book = self.book.as_ref().map(|book| book.current());
         // A token says more than the connection that it comes on, which may be a proxy's; a wrong one is not made good
         // by a certificate.
         let found = match (credentials.token, credentials.certificate) {
@@ -194,10 +194,8 @@ impl Access {
             roles,
             grant,
         } = found.ok_or(Error::Unauthenticated)?;
-        let allowance = book.and_then(|book| book.allowance(&tenant));
-        let allowance = allowance.unwrap_or_default().or(self.allowance);
         Ok(Arc::new(Identity {
-            rates: self.rates.of(&tenant, allowance),
+            rates: self.rates.of(&tenant),
             tenant,
             roles,
             grant,
@@ -266,4 +264,16 @@ impl Access {
             metrics.access.certificate_ends(tls.not_after);
         }
     }
+}
+
+/// What tenants may ask for: what the file says now, and for what it does not say, what is said for all.
+fn in_force(book: Option<Arc<Reloading<Book>>>, all: Allowance) -> Option<InForce> {
+    let Some(book) = book else {
+        return (all != Allowance::default()).then(|| Arc::new(move |_: &str| all) as InForce);
+    };
+    let in_force = move |tenant: &str| {
+        let line = book.current().allowance(tenant);
+        line.unwrap_or_default().or(all)
+    };
+    Some(Arc::new(in_force))
 }
