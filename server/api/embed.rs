@@ -13,7 +13,8 @@ use crate::status::Phase;
 /// Texts at fault that are told one by one; more are as good as these.
 const TOLD: usize = 16;
 
-/// Answers the call. Vectors are shared within a tenant; a text counts as an item of its rate.
+/// Answers the call. Vectors are shared within a tenant; a text counts as an item of its rate, and a text that is computed
+/// takes its tokens too.
 pub(super) async fn embed(
     shared: &Shared,
     identity: &Identity,
@@ -33,14 +34,20 @@ pub(super) async fn embed(
         .inspect_err(|_| shared.metrics.access.rate_limited("items"))?;
     let salt = identity.salt(shared.cache_secret.as_bytes());
     // Awaited when the server drains.
-    let work = shared
-        .status
-        .items
-        .track_future(embedder.embed(Lane::Request, &salt, texts));
+    let work = shared.status.items.track_future(embedder.embed(
+        Lane::Request,
+        &salt,
+        &identity.rates,
+        texts,
+    ));
     let embeddings = tokio::select! {
         biased;
         () = shared.status.closing.cancelled() => return Err(Error::ShuttingDown.into()),
-        embeddings = work => embeddings?,
+        embeddings = work => embeddings.inspect_err(|error| {
+            if let Error::RateLimited { what, .. } = error {
+                shared.metrics.access.rate_limited(what);
+            }
+        })?,
     };
     let info = embedder.info().ok_or(Error::Internal)?;
     Ok(Response::new(EmbedResponse {

@@ -49,8 +49,8 @@ pub(super) struct AccessArgs {
     #[arg(long, env = "CODE_EXPLAINER_RATE_ITEMS", value_name = "RATE")]
     rate_items: Option<Rate>,
 
-    /// Tokens that a tenant may ask for in a time: those of a prompt, and those that its answer may have. Answers from the
-    /// cache take none
+    /// Tokens that a tenant may ask for in a time: those of a prompt and those that its answer may have, and those of texts
+    /// to embed. Answers and vectors from the caches take none
     #[arg(long, env = "CODE_EXPLAINER_RATE_TOKENS", value_name = "RATE")]
     rate_tokens: Option<Rate>,
 

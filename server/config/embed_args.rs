@@ -37,7 +37,9 @@ pub(super) struct EmbedArgs {
     #[arg(default_value_t = 32)]
     pub(super) embedding_batch: usize,
 
-    /// Texts that wait for the embedding model at most; more are refused with RESOURCE_EXHAUSTED
+    /// Texts of clients' Embed calls that are looked up, wait for the embedding model or are computed, at most, each of up to
+    /// --max-code-bytes. A tenant may have all of them while nobody else asks; then the tenant that has most gives up its
+    /// newest call, which ends with RESOURCE_EXHAUSTED. Explanations' look-ups have room of their own
     #[arg(long, env = "CODE_EXPLAINER_EMBEDDING_QUEUE", value_name = "N")]
     #[arg(default_value_t = 1024)]
     pub(super) embedding_queue: usize,

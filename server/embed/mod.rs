@@ -2,7 +2,9 @@
 //!
 //! - [`config`]: what an operator can set, and [`EmbedError`].
 //! - [`tokens`]: a text to the model's tokens.
-//! - `queue`: texts that wait, bounded, in three lanes; `thread`: the loop that runs the model over them in batches.
+//! - `waiting`: texts that wait, bounded, in three lanes, and whose turn it is; `queue`: the way there and back;
+//!   `thread`: the loop that runs the model over them in batches.
+//! - `prepare`: texts looked up in the cache and tokenized.
 //! - [`cache`]: vectors that were computed before; it survives the process.
 //! - [`Embedder`]: the door.
 //!
@@ -10,11 +12,12 @@
 
 pub mod cache;
 pub mod config;
+mod prepare;
 mod queue;
 mod thread;
 pub mod tokens;
+mod waiting;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,12 +28,15 @@ pub use config::{EmbedConfig, EmbedError, Load};
 pub use queue::Lane;
 pub use tokens::{TextTokenizer, Tokenized};
 
+use crate::access::rates::Rates;
 use crate::engine::{Encoder, EncoderInfo, torch};
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::scheduler::waiting::Tenant;
 use crate::weights::EncoderCheckpoint;
 use crate::workbench::Workbench;
-use queue::{Failure, Queue};
+use prepare::Prepared;
+use queue::{Queue, Room};
 
 /// A model that has been opened.
 pub struct Opened {
@@ -63,6 +69,8 @@ pub struct Embedder {
     running: OnceCell<Running>,
     /// Look-ups and tokenizations that may run at once.
     preparing: Workbench,
+    /// A place for explanations alone.
+    querying: Workbench,
     metrics: Arc<Metrics>,
 }
 
@@ -103,6 +111,7 @@ impl Embedder {
             open,
             running: OnceCell::new(),
             preparing: Workbench::new(cores),
+            querying: Workbench::new(1),
             metrics,
         }
     }
@@ -207,7 +216,13 @@ impl Embedder {
         }
     }
 
-    /// Texts that wait or are being computed.
+    /// Texts that are ready to be computed.
+    pub fn queued(&self) -> usize {
+        let running = self.running.get();
+        running.map_or(0, |running| running.queue.queued())
+    }
+
+    /// Texts that are being looked up, wait, or are being computed.
     pub fn waiting(&self) -> usize {
         self.running
             .get()
@@ -228,129 +243,84 @@ impl Embedder {
         }
     }
 
-    /// The vectors of texts, in order. Found in the cache under `salt`, or computed; equal texts are computed once.
-    /// Dropping the future takes back what has not begun.
+    /// The vectors of texts, in order. Found in the cache under `salt`, or computed; equal texts are computed once. Tenants,
+    /// whom the salt tells apart, take turns. Tokens that are to be computed are taken from `rates` first; those of cached
+    /// vectors are free. Dropping the future takes back what has not begun.
     ///
     /// # Errors
     /// [`Error::NoEmbeddings`] without a model, [`Error::QueueFull`] where the queue has no room for the texts (only a
-    /// [`Lane::Background`] waits for it), and the engine's failures.
+    /// [`Lane::Background`] waits for it), [`Error::RateLimited`], and the engine's failures.
     pub async fn embed(
         self: &Arc<Self>,
         lane: Lane,
         salt: &[u8],
+        rates: &Rates,
         texts: Vec<String>,
     ) -> Result<Vec<Embedding>, Error> {
         let running = self.running().await?;
         let started = Instant::now();
-        let keys: Vec<VectorKey> = texts
-            .iter()
-            .map(|text| VectorKey::new(salt, &running.info.digest, text))
-            .collect();
-        let prepared = self.prepare(running, salt, keys.clone(), texts).await?;
-        let mut found = prepared.found;
-        if !prepared.missing.is_empty() {
-            let tokens = prepared
-                .missing
-                .iter()
-                .map(|m| m.text.tokens.clone())
-                .collect();
-            let vectors = running.queue.push(lane, tokens).await?;
-            let vectors = vectors
-                .await
-                .unwrap_or(Err(Failure::Closed))
-                .map_err(failed)?;
-            for (missing, values) in prepared.missing.into_iter().zip(vectors) {
+        let tenant: Tenant = blake3::hash(salt).to_hex()[..16].into();
+        // Before anything else is done for them: so what waits is bounded, wherever it waits.
+        let mut room = running.queue.enter(lane, &tenant, texts.len()).await?;
+        let mut prepared = self.prepare(running, lane, salt, texts, &room).await?;
+        let missing = prepared.take_missing();
+        let cached = prepared.found();
+        if !missing.is_empty() {
+            let tokens: Vec<Vec<u32>> = missing.iter().map(|m| m.text.tokens.clone()).collect();
+            rates.take_tokens(tokens.iter().map(Vec::len).sum())?;
+            let vectors = room.compute(tokens).await?;
+            for (missing, values) in missing.into_iter().zip(vectors) {
                 let embedding = Embedding {
                     values,
                     tokens: missing.text.tokens.len() as u32,
                     truncated: missing.text.truncated,
                     cached: false,
                 };
-                running.cache.put(keys[missing.places[0]], &embedding);
-                for place in missing.places {
-                    found[place] = Some(embedding.clone());
-                }
+                running.cache.put(missing.key, &embedding);
+                prepared.put(&missing.places, &embedding);
             }
         }
-        let cached = found.iter().flatten().filter(|e| e.cached).count();
-        let embeddings: Option<Vec<_>> = found.into_iter().collect();
-        let embeddings = embeddings.ok_or(Error::Internal)?;
+        let embeddings = prepared.embeddings().ok_or(Error::Internal)?;
         self.metrics
             .embeddings
             .request(cached, embeddings.len() - cached, started.elapsed());
         Ok(embeddings)
     }
 
-    /// Looks the texts up, and tokenizes those that are not there: on threads that may take their time.
+    /// Looks the texts up, and tokenizes those that are not there: on threads that may take their time, and some texts at a
+    /// time, so that tenants' turns are short and a request that is over goes no further.
     async fn prepare(
         &self,
         running: &Running,
+        lane: Lane,
         salt: &[u8],
-        keys: Vec<VectorKey>,
         texts: Vec<String>,
+        room: &Room,
     ) -> Result<Prepared, Error> {
-        let place = self.preparing.place(salt).await;
-        let (cache, tokenizer) = (running.cache.clone(), running.tokenizer.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            Prepared::new(&keys, &texts, &cache, &tokenizer)
-        });
-        let prepared = work.await.map_err(|panic| {
-            tracing::error!(%panic, "texts could not be tokenized");
-            Error::Internal
-        })?;
-        prepared.map_err(|reason| {
-            tracing::error!(reason, "a text could not be tokenized");
-            Error::Internal
-        })
-    }
-}
-
-/// A request's texts: those that were found, and those to compute.
-struct Prepared {
-    found: Vec<Option<Embedding>>,
-    missing: Vec<Missing>,
-}
-
-struct Missing {
-    text: Tokenized,
-    /// Where in the request it is; more than one where texts are equal.
-    places: Vec<usize>,
-}
-
-impl Prepared {
-    fn new(
-        keys: &[VectorKey],
-        texts: &[String],
-        cache: &VectorCache,
-        tokenizer: &TextTokenizer,
-    ) -> Result<Self, String> {
-        let mut found = cache.get(keys);
-        let mut missing: Vec<Missing> = Vec::new();
-        let mut seen: HashMap<VectorKey, usize> = HashMap::new();
-        for (place, (key, text)) in keys.iter().zip(texts).enumerate() {
-            if found[place].is_some() {
-                continue;
-            }
-            if let Some(&first) = seen.get(key) {
-                missing[first].places.push(place);
-                continue;
-            }
-            seen.insert(*key, missing.len());
-            missing.push(Missing {
-                text: tokenizer.encode(text)?,
-                places: vec![place],
+        let bench = match lane {
+            Lane::Query => &self.querying,
+            Lane::Request | Lane::Background => &self.preparing,
+        };
+        let mut prepared = Prepared::new(salt, texts);
+        while !prepared.is_done() {
+            room.check()?;
+            let place = bench.place(salt).await;
+            let (cache, tokenizer) = (running.cache.clone(), running.tokenizer.clone());
+            let digest = running.info.digest.clone();
+            let work = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                let done = prepared.turn(&digest, &cache, &tokenizer);
+                done.map(|()| prepared)
             });
+            let worked = work.await.map_err(|panic| {
+                tracing::error!(%panic, "texts could not be tokenized");
+                Error::Internal
+            })?;
+            prepared = worked.map_err(|reason| {
+                tracing::error!(reason, "a text could not be tokenized");
+                Error::Internal
+            })?;
         }
-        found.resize(texts.len(), None);
-        Ok(Self { found, missing })
-    }
-}
-
-fn failed(failure: Failure) -> Error {
-    match failure {
-        Failure::OutOfMemory => Error::OutOfMemory,
-        Failure::Engine => Error::Engine,
-        Failure::Closed => Error::ShuttingDown,
+        Ok(prepared)
     }
 }

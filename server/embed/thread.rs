@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::queue::{Failure, Piece, Queue};
+use super::queue::{Failure, Queue};
+use super::waiting::Piece;
 use crate::engine::{Encoder, EngineError};
 use crate::metrics::Metrics;
 
@@ -18,7 +19,7 @@ pub(super) fn start(
     let work = move || {
         while let Some(batch) = queue.next(batch_texts) {
             let (texts, started) = (batch.len(), Instant::now());
-            run(encoder.as_mut(), batch);
+            run(&queue, encoder.as_mut(), &batch);
             queue.measured(texts, started.elapsed());
             metrics.embeddings.batch(texts, started.elapsed());
         }
@@ -28,19 +29,15 @@ pub(super) fn start(
 }
 
 /// Each piece gets its vector or a failure. Where memory is short the texts are tried one by one.
-fn run(encoder: &mut dyn Encoder, batch: Vec<Piece>) {
-    match encode(encoder, &batch) {
-        Ok(vectors) => {
-            for (piece, vector) in batch.into_iter().zip(vectors) {
-                piece.done(vector);
-            }
-        }
+fn run(queue: &Queue, encoder: &mut dyn Encoder, batch: &[Piece]) {
+    match encode(encoder, batch) {
+        Ok(vectors) => queue.done(batch, vectors),
         Err(Failure::OutOfMemory) if batch.len() > 1 => {
-            for piece in batch {
-                run(encoder, vec![piece]);
+            for piece in batch.chunks(1) {
+                run(queue, encoder, piece);
             }
         }
-        Err(failure) => batch.into_iter().for_each(|piece| piece.failed(failure)),
+        Err(failure) => queue.failed(batch, failure),
     }
 }
 

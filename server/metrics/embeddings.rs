@@ -70,7 +70,7 @@ impl EmbeddingMetrics {
             (
                 WAITING,
                 Unit::Count,
-                "texts that wait for the embedding model or are being computed",
+                "texts that are being looked up, wait for the embedding model, or are being computed",
             ),
             (ENTRIES, Unit::Count, "vectors in the embedding cache"),
             (

@@ -6,6 +6,7 @@ use super::Retrieval;
 use super::chunk::passages;
 use super::record::{DocumentRecord, Kind, Scope};
 use super::store::{NewDocument, NewPassage};
+use crate::access::rates::Rates;
 use crate::disk::DiskError;
 use crate::embed::Lane;
 use crate::error::Error;
@@ -117,7 +118,10 @@ impl Retrieval {
                 .iter()
                 .map(|p| format!("{}\n{}", p.title, p.text))
                 .collect();
-            let vectors = self.embedder.embed(Lane::Background, SALT, texts).await?;
+            let vectors = self
+                .embedder
+                .embed(Lane::Background, SALT, &Rates::unlimited(), texts)
+                .await?;
             made.extend(
                 some.iter()
                     .zip(vectors)

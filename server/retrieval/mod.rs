@@ -26,6 +26,7 @@ use tokio::sync::{OnceCell, Semaphore};
 pub use config::{RetrievalConfig, RetrievalOptions, RetrievalWish};
 pub use record::{Kind, Scope};
 
+use crate::access::rates::Rates;
 use crate::embed::{Embedder, Lane};
 use crate::error::Error;
 use crate::metrics::{Metrics, Retrieved as Outcome};
@@ -187,7 +188,10 @@ impl Retrieval {
         }
         let store = self.store().await?.clone();
         let code = code[..code.floor_char_boundary(QUERY_BYTES)].to_owned();
-        let query = self.embedder.embed(Lane::Query, salt, vec![code]).await?;
+        let query = self
+            .embedder
+            .embed(Lane::Query, salt, &Rates::unlimited(), vec![code])
+            .await?;
         let query = query.into_iter().next().ok_or(Error::Internal)?.values;
         let options = *options;
         let found = tokio::task::spawn_blocking(move || choose(&store, &scopes, &query, &options));
@@ -253,7 +257,12 @@ impl Retrieval {
         let store = self.store().await?.clone();
         let query = self
             .embedder
-            .embed(Lane::Background, salt, vec![embedded.clone()])
+            .embed(
+                Lane::Background,
+                salt,
+                &Rates::unlimited(),
+                vec![embedded.clone()],
+            )
             .await?;
         let vector = query.into_iter().next().ok_or(Error::Internal)?.values;
         let limit = self.config.answers;
@@ -349,7 +358,10 @@ async fn renew(store: Arc<Store>, embedder: Arc<Embedder>) {
             return tracing::info!(passages = done, "the corpus has its new vectors");
         }
         let texts = stale.iter().map(|(_, record)| record.to_embed()).collect();
-        let vectors = match embedder.embed(Lane::Background, b"corpus", texts).await {
+        let vectors = match embedder
+            .embed(Lane::Background, b"corpus", &Rates::unlimited(), texts)
+            .await
+        {
             Ok(vectors) => vectors,
             Err(error) => return tracing::error!(%error, "the corpus gets no new vectors"),
         };

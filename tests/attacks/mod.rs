@@ -3,4 +3,5 @@
 
 mod admin;
 mod bodies;
+mod embed;
 mod rates;
