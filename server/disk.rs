@@ -1,9 +1,12 @@
 //! Databases in files of the data directory: redb, checked as a whole when they are opened, and in memory where there is no
-//! directory.
+//! directory. [`recovering`]: closed when the disk fails, and opened again when it works.
+
+pub mod recovering;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+pub use recovering::RecoveringDatabase;
 use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, DatabaseError, StorageError};
 
@@ -38,12 +41,42 @@ pub enum DiskError {
     /// A read or a write failed.
     #[error("the database failed: {0}")]
     Failed(#[from] Box<redb::Error>),
+    /// A read or a write found what cannot be.
+    #[error("the database of the {name} failed: its pages do not fit together")]
+    Broken {
+        /// What is in it.
+        name: &'static str,
+    },
+    /// The disk has failed, and does not work again yet.
+    #[error("the database of the {name} is closed, because its disk has failed or is full")]
+    Away {
+        /// What is in it.
+        name: &'static str,
+    },
+}
+
+/// How a database's disk fares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskHealth {
+    /// It has failed, and nothing can be read or written until it works again.
+    pub away: bool,
+    /// How often it failed, attempts to open it again included.
+    pub errors: u64,
 }
 
 impl DiskError {
     /// Of any of redb's errors.
     pub fn failed(error: impl Into<redb::Error>) -> Self {
         Self::Failed(Box::new(error.into()))
+    }
+
+    /// Whether to close the database and to try again later may help. A change that was wrong in itself is none of the disk.
+    pub fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::InUse { .. } | Self::Damaged { .. } => false,
+            Self::Io { .. } | Self::Broken { .. } | Self::Away { .. } => true,
+            Self::Failed(error) => !matches!(**error, redb::Error::ValueTooLarge(_)),
+        }
     }
 }
 

@@ -102,6 +102,11 @@ pub enum Error {
         /// Passages that it may have.
         limit: usize,
     },
+    /// The disk under what the server keeps fails or is full. It is tried again until it works.
+    #[error(
+        "the server's disk fails or is full, so nothing can be stored or looked up there now; what was stored before is kept; try again later"
+    )]
+    Disk,
     /// There is no embedding model to ask.
     #[error("{0}")]
     NoEmbeddings(&'static str),
@@ -134,7 +139,9 @@ impl Error {
             | Self::RateLimited { .. }
             | Self::SlowReader { .. }
             | Self::OutOfMemory => Code::ResourceExhausted,
-            Self::Loading | Self::ShuttingDown | Self::Wedged | Self::Retiring => Code::Unavailable,
+            Self::Loading | Self::ShuttingDown | Self::Wedged | Self::Retiring | Self::Disk => {
+                Code::Unavailable
+            }
             Self::NoEmbeddings(_) => Code::FailedPrecondition,
             Self::CorpusFull { .. } => Code::ResourceExhausted,
             Self::Unauthenticated => Code::Unauthenticated,
@@ -166,6 +173,7 @@ impl Error {
             Self::OutOfMemory => "out_of_memory",
             Self::Engine => "engine",
             Self::NoEmbeddings(_) => "no_embeddings",
+            Self::Disk => "disk",
             Self::Wedged => "wedged",
             Self::CorpusFull { .. } => "corpus_full",
             Self::Internal => "internal",
@@ -185,6 +193,7 @@ impl Error {
             | Self::Engine
             | Self::Wedged
             | Self::SlowReader { .. } => Some(Duration::from_secs(1)),
+            Self::Disk => Some(Duration::from_secs(10)),
             // Another replica takes it at once.
             Self::ShuttingDown | Self::Retiring => Some(Duration::ZERO),
             Self::Invalid { .. }
@@ -221,6 +230,7 @@ impl Error {
             | Self::OutOfMemory
             | Self::Engine
             | Self::NoEmbeddings(_)
+            | Self::Disk
             | Self::Wedged
             | Self::CorpusFull { .. }
             | Self::Internal => "",

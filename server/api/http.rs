@@ -69,7 +69,19 @@ async fn ready(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (code, format!("{}\n", state.as_str()))
+    (code, format!("{}\n{}", state.as_str(), disks(&shared)))
+}
+
+/// What a disk in trouble costs, in a line each: who is ready serves without.
+fn disks(shared: &Shared) -> String {
+    let (embeddings, corpus) = (shared.embedder.disk(), shared.retrieval.disk());
+    let away = [
+        (embeddings.away, "embeddings are not cached"),
+        (corpus.away, "the corpus takes no changes and is not quoted"),
+    ];
+    let lines = away.into_iter().filter(|(away, _)| *away);
+    let lines = lines.map(|(_, cost)| format!("the disk fails or is full: {cost}\n"));
+    lines.collect()
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {

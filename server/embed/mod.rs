@@ -29,6 +29,7 @@ pub use queue::Lane;
 pub use tokens::{TextTokenizer, Tokenized};
 
 use crate::access::rates::Rates;
+use crate::disk::DiskHealth;
 use crate::engine::{Encoder, EncoderInfo, torch};
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -207,6 +208,12 @@ impl Embedder {
             .get()
             .map(|running| running.cache.stats())
             .unwrap_or_default()
+    }
+
+    /// How the disk under the cache of vectors fares. Waits for nothing.
+    pub fn disk(&self) -> DiskHealth {
+        let running = self.running.get();
+        running.map_or_else(DiskHealth::default, |running| running.cache.disk())
     }
 
     /// To be called every few seconds, for the rates of the cache of vectors.

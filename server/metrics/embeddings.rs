@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, KeyName, Recorder, Unit};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
+use super::disk::DiskMetrics;
 use super::register::{counter, gauge, histogram};
 use super::{BATCHES, STEP_SECONDS};
 use crate::embed::VectorCacheStats;
@@ -36,6 +37,7 @@ pub struct EmbeddingMetrics {
     evictions: Counter,
     broken: Counter,
     dropped: Counter,
+    disk: DiskMetrics,
 }
 
 pub(super) fn with_buckets(builder: PrometheusBuilder) -> Result<PrometheusBuilder, BuildError> {
@@ -108,6 +110,7 @@ impl EmbeddingMetrics {
             evictions: counter(r, EVICTIONS, &[]),
             broken: counter(r, BROKEN, &[]),
             dropped: counter(r, DROPPED, &[]),
+            disk: DiskMetrics::new(r, "embeddings"),
         }
     }
 
@@ -134,5 +137,6 @@ impl EmbeddingMetrics {
         self.evictions.absolute(cache.evictions);
         self.broken.absolute(cache.broken);
         self.dropped.absolute(cache.dropped);
+        self.disk.scrape(&cache.disk);
     }
 }

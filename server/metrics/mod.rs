@@ -6,6 +6,7 @@
 mod bodies;
 mod cache;
 mod describe;
+mod disk;
 mod life;
 mod prompts;
 mod register;

@@ -6,6 +6,7 @@ use metrics::{Counter, Gauge, Histogram, KeyName, Recorder, Unit};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::STEP_SECONDS;
+use super::disk::DiskMetrics;
 use super::register::{counter, gauge, histogram};
 use crate::retrieval::store::StoreStats;
 
@@ -38,6 +39,7 @@ pub struct RetrievalMetrics {
     answers: Gauge,
     broken: Gauge,
     dropped: Counter,
+    disk: DiskMetrics,
 }
 
 pub(super) fn with_buckets(builder: PrometheusBuilder) -> Result<PrometheusBuilder, BuildError> {
@@ -77,6 +79,7 @@ impl RetrievalMetrics {
             answers: gauge(r, ANSWERS, &[]),
             broken: gauge(r, BROKEN, &[]),
             dropped: counter(r, DROPPED, &[]),
+            disk: DiskMetrics::new(r, "corpus"),
         }
     }
 
@@ -97,5 +100,6 @@ impl RetrievalMetrics {
         self.passages.set(store.passages as f64);
         self.answers.set(store.answers as f64);
         self.broken.set(store.broken as f64);
+        self.disk.scrape(&store.disk);
     }
 }

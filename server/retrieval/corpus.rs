@@ -188,14 +188,23 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => {
-            tracing::error!("the corpus failed: {error}");
-            Err(Error::Internal)
-        }
+        Ok(done) => done.map_err(|error| failed(&error)),
         Err(panic) => {
             tracing::error!(%panic, "the corpus failed");
             Err(Error::Internal)
         }
+    }
+}
+
+/// What a client is told. That the disk is in trouble has been logged once.
+pub(super) fn failed(error: &DiskError) -> Error {
+    if matches!(error, DiskError::Away { .. }) {
+        return Error::Disk;
+    }
+    tracing::error!("the corpus failed: {error}");
+    if error.is_of_the_disk() {
+        Error::Disk
+    } else {
+        Error::Internal
     }
 }

@@ -19,7 +19,7 @@ pub mod record;
 pub mod store;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -27,6 +27,7 @@ pub use config::{RetrievalConfig, RetrievalOptions, RetrievalWish};
 pub use record::{Kind, Scope};
 
 use crate::access::rates::Rates;
+use crate::disk::DiskHealth;
 use crate::embed::{Embedder, Lane};
 use crate::error::Error;
 use crate::metrics::{Metrics, Retrieved as Outcome};
@@ -41,6 +42,8 @@ const FEWEST_CANDIDATES: usize = 32;
 const SNIPPET_BYTES: usize = 600;
 /// Answers on their way into the store; more are not kept.
 const ANSWERS_UNDER_WAY: usize = 64;
+/// Between looks whether a disk that failed works again, where nobody waits for it.
+const DISK_WAIT: Duration = Duration::from_secs(5);
 /// Passages that are given a new model's vectors at once.
 const RENEWED: usize = 32;
 
@@ -100,6 +103,12 @@ impl Retrieval {
             .get()
             .map(|store| store.stats())
             .unwrap_or_default()
+    }
+
+    /// How the disk under the corpus fares. Waits for nothing.
+    pub fn disk(&self) -> DiskHealth {
+        let store = self.store.get();
+        store.map_or_else(DiskHealth::default, |store| store.disk())
     }
 
     /// The store, opened with the embedding model when it is first needed.
@@ -197,10 +206,7 @@ impl Retrieval {
         let found = tokio::task::spawn_blocking(move || choose(&store, &scopes, &query, &options));
         match found.await {
             Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => {
-                tracing::error!("the corpus cannot be searched: {error}");
-                Err(Error::Internal)
-            }
+            Ok(Err(error)) => Err(corpus::failed(&error)),
             Err(panic) => {
                 tracing::error!(%panic, "the corpus could not be searched");
                 Err(Error::Internal)
@@ -294,10 +300,7 @@ impl Retrieval {
         });
         match stored.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::error!("the corpus cannot be written: {error}");
-                Err(Error::Internal)
-            }
+            Ok(Err(error)) => Err(corpus::failed(&error)),
             Err(_) => Err(Error::Internal),
         }
     }
@@ -348,8 +351,13 @@ async fn renew(store: Arc<Store>, embedder: Arc<Embedder>) {
     loop {
         let from = store.clone();
         let stale = tokio::task::spawn_blocking(move || from.stale(RENEWED)).await;
-        let Ok(Ok(stale)) = stale else {
-            return tracing::error!("the corpus cannot be read");
+        let stale = match stale {
+            Ok(Ok(stale)) => stale,
+            Ok(Err(error)) if error.is_of_the_disk() => {
+                tokio::time::sleep(DISK_WAIT).await;
+                continue;
+            }
+            Ok(Err(_)) | Err(_) => return tracing::error!("the corpus cannot be read"),
         };
         if stale.is_empty() {
             if store.stats().stale > 0 {
@@ -367,13 +375,12 @@ async fn renew(store: Arc<Store>, embedder: Arc<Embedder>) {
         };
         let ids = stale.into_iter().map(|(id, _)| id);
         let renewed: Vec<_> = ids.zip(vectors.into_iter().map(|e| e.values)).collect();
-        done += renewed.len();
-        let to = store.clone();
-        if !matches!(
-            tokio::task::spawn_blocking(move || to.renew(renewed)).await,
-            Ok(Ok(()))
-        ) {
-            return tracing::error!("the corpus cannot be written");
+        let (to, count) = (store.clone(), renewed.len());
+        match tokio::task::spawn_blocking(move || to.renew(renewed)).await {
+            Ok(Ok(())) => done += count,
+            // They are stale yet, and come again.
+            Ok(Err(error)) if error.is_of_the_disk() => tokio::time::sleep(DISK_WAIT).await,
+            Ok(Err(_)) | Err(_) => return tracing::error!("the corpus cannot be written"),
         }
     }
 }

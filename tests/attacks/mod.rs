@@ -4,4 +4,5 @@
 mod admin;
 mod bodies;
 mod embed;
+mod full_disk;
 mod rates;

@@ -5,22 +5,23 @@
 //! look-up never waits for the disk to write; what a crash can lose is what has not been synced, a fifth of a second at
 //! most. The least recently used vectors make room.
 //!
-//! It fails open: a file that cannot be opened, or a read that fails, costs the vectors and nothing else.
+//! It fails open: a file that cannot be opened, or a read that fails, costs the vectors and nothing else. When the disk works
+//! again, so does the cache.
 
 mod value;
 mod writer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::time::Instant;
 
 use super::Embedding;
 use crate::cache::{AccessTimes, Rates, Sample, Watch};
-use crate::disk::{self, DiskError};
+use crate::disk::recovering::{Adopter, Opener};
+use crate::disk::{self, DiskError, DiskHealth, RecoveringDatabase};
 use value::value_bytes;
 pub use value::{VectorKey, decode as decode_value, encode as encode_value};
 use writer::Writer;
@@ -82,6 +83,8 @@ pub struct VectorCacheStats {
     pub enabled: bool,
     /// Whether it survives the process.
     pub persistent: bool,
+    /// How its disk fares.
+    pub disk: DiskHealth,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +97,8 @@ struct Counters {
     entries: AtomicU64,
     /// What was used last has one less than this.
     sequence: AtomicU64,
+    /// It was to be cleared while that could not be done.
+    clear: AtomicBool,
 }
 
 /// The cache. Off where nothing can be stored.
@@ -102,7 +107,7 @@ pub struct VectorCache {
 }
 
 struct Inner {
-    database: Arc<Database>,
+    database: Arc<RecoveringDatabase>,
     counters: Arc<Counters>,
     writer: Writer,
     dimensions: usize,
@@ -125,15 +130,45 @@ impl VectorCache {
         dimensions: usize,
         limits: CacheLimits,
     ) -> Result<Self, VectorCacheError> {
+        let place = directory.map(Path::to_owned);
+        let open = move || disk::open_or_renew(place.as_deref(), FILE);
+        Self::open_by(
+            Box::new(open),
+            directory.is_some(),
+            model_digest,
+            dimensions,
+            limits,
+        )
+    }
+
+    /// As [`open`](Self::open), in a database that `open` opens, as often as its disk fails.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn open_by(
+        open: Opener,
+        persistent: bool,
+        model_digest: &str,
+        dimensions: usize,
+        limits: CacheLimits,
+    ) -> Result<Self, VectorCacheError> {
         let limit = limits.entries.min(limits.bytes / entry_bytes(dimensions));
         if limit == 0 {
             return Ok(Self { inner: None });
         }
-        let database = Arc::new(disk::open_or_renew(directory, FILE)?);
         let counters = Arc::new(Counters::default());
-        let (entries, next) = prepare(&database, model_digest)?;
-        counters.entries.store(entries, Ordering::Relaxed);
-        counters.sequence.store(next, Ordering::Relaxed);
+        let (of, digest) = (counters.clone(), model_digest.to_owned());
+        let adopt: Adopter = Box::new(move |database| {
+            let clear = of.clear.swap(false, Ordering::Relaxed);
+            let prepared = prepare(database, &digest, clear);
+            let (entries, next) = prepared.inspect_err(|_| {
+                of.clear.fetch_or(clear, Ordering::Relaxed);
+            })?;
+            of.entries.store(entries, Ordering::Relaxed);
+            of.sequence.fetch_max(next, Ordering::Relaxed);
+            Ok(())
+        });
+        let database = Arc::new(RecoveringDatabase::open("embedding cache", open, adopt)?);
         let writer = Writer::start(database.clone(), counters.clone(), limit)?;
         Ok(Self {
             inner: Some(Inner {
@@ -142,7 +177,7 @@ impl VectorCache {
                 writer,
                 dimensions,
                 limit,
-                persistent: directory.is_some(),
+                persistent,
                 began: Instant::now(),
                 watch: Watch::default(),
             }),
@@ -168,12 +203,9 @@ impl VectorCache {
             return vec![None; keys.len()];
         };
         let asked = Instant::now();
-        // A page that broke since the file was opened may make redb panic.
-        let read = catch_unwind(AssertUnwindSafe(|| inner.read(keys)));
-        let found = match read {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => inner.failed(&error.to_string(), keys.len()),
-            Err(_) => inner.failed("its pages do not fit together", keys.len()),
+        let found = match inner.read(keys) {
+            Ok(found) => found,
+            Err(error) => inner.failed(&error, keys.len()),
         };
         inner.watch.took(asked.elapsed());
         let hits = found.iter().flatten().count() as u64;
@@ -212,6 +244,12 @@ impl VectorCache {
         }
     }
 
+    /// How its disk fares. Waits for nothing.
+    pub fn disk(&self) -> DiskHealth {
+        let inner = self.inner.as_ref();
+        inner.map_or_else(DiskHealth::default, |inner| inner.database.health())
+    }
+
     /// What the cache did so far and what it holds now.
     pub fn stats(&self) -> VectorCacheStats {
         let Some(inner) = &self.inner else {
@@ -233,6 +271,7 @@ impl VectorCache {
             dropped: get(&counters.dropped),
             enabled: true,
             persistent: inner.persistent,
+            disk: self.disk(),
         }
     }
 }
@@ -247,35 +286,39 @@ impl Inner {
         }
     }
 
-    fn read(&self, keys: &[VectorKey]) -> Result<Vec<Option<Embedding>>, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let vectors = transaction.open_table(VECTORS)?;
+    fn read(&self, keys: &[VectorKey]) -> Result<Vec<Option<Embedding>>, DiskError> {
         let newest = self.counters.sequence.load(Ordering::Relaxed);
-        let mut found = Vec::with_capacity(keys.len());
-        for key in keys {
-            let Some(stored) = vectors.get(key.as_bytes())? else {
-                found.push(None);
-                continue;
-            };
-            let decoded = value::decode(key, stored.value(), self.dimensions);
-            match &decoded {
-                // What is among the newest half is in no danger: that spares most hits a write.
-                Some((used, _)) if newest.saturating_sub(*used) > self.limit / 2 => {
-                    self.writer.touch(*key);
+        self.database.read(|database| {
+            let vectors = database.begin_read()?.open_table(VECTORS)?;
+            let mut found = Vec::with_capacity(keys.len());
+            for key in keys {
+                let Some(stored) = vectors.get(key.as_bytes())? else {
+                    found.push(None);
+                    continue;
+                };
+                let decoded = value::decode(key, stored.value(), self.dimensions);
+                match &decoded {
+                    // What is among the newest half is in no danger: that spares most hits a write.
+                    Some((used, _)) if newest.saturating_sub(*used) > self.limit / 2 => {
+                        self.writer.touch(*key);
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.counters.broken.fetch_add(1, Ordering::Relaxed);
+                        self.writer.remove(*key);
+                    }
                 }
-                Some(_) => {}
-                None => {
-                    self.counters.broken.fetch_add(1, Ordering::Relaxed);
-                    self.writer.remove(*key);
-                }
+                found.push(decoded.map(|(_, embedding)| embedding));
             }
-            found.push(decoded.map(|(_, embedding)| embedding));
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
-    fn failed(&self, reason: &str, keys: usize) -> Vec<Option<Embedding>> {
-        tracing::warn!(reason, "the embedding cache cannot be read");
+    fn failed(&self, error: &DiskError, keys: usize) -> Vec<Option<Embedding>> {
+        // That the disk is in trouble has been said once.
+        if !matches!(error, DiskError::Away { .. }) {
+            tracing::warn!(%error, "the embedding cache cannot be read");
+        }
         vec![None; keys]
     }
 }
@@ -285,9 +328,13 @@ fn entry_bytes(dimensions: usize) -> u64 {
     (2 * (32 + 8) + value_bytes(dimensions)) as u64
 }
 
-/// Makes the tables, empties them if they are another model's, and says how many vectors there are and what the next one's
-/// place in the order is.
-fn prepare(database: &Database, model_digest: &str) -> Result<(u64, u64), DiskError> {
+/// Makes the tables, empties them if they are another model's or to be cleared, and says how many vectors there are and what
+/// the next one's place in the order is.
+fn prepare(
+    database: &Database,
+    model_digest: &str,
+    clear: bool,
+) -> Result<(u64, u64), DiskError> {
     let failed = |e: redb::Error| DiskError::Failed(Box::new(e));
     let prepared = || -> Result<(u64, u64), redb::Error> {
         let transaction = database.begin_write()?;
@@ -297,7 +344,7 @@ fn prepare(database: &Database, model_digest: &str) -> Result<(u64, u64), DiskEr
                 ("format", FORMAT.to_le_bytes().to_vec()),
                 ("model", model_digest.as_bytes().to_vec()),
             ];
-            let mut same = true;
+            let mut same = !clear;
             for (name, value) in &ours {
                 same &= meta
                     .get(*name)?

@@ -1,7 +1,6 @@
 //! The thread that writes: gathers what comes, and syncs it as one transaction.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -11,6 +10,7 @@ use redb::{Database, ReadableTable, ReadableTableMetadata};
 
 use super::value::{self, VectorKey};
 use super::{Counters, ORDER, VECTORS};
+use crate::disk::{DiskError, RecoveringDatabase};
 
 /// The oldest write of a batch waits so long for others.
 pub(super) const SYNC_EVERY: Duration = Duration::from_millis(200);
@@ -36,7 +36,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(
-        database: Arc<Database>,
+        database: Arc<RecoveringDatabase>,
         counters: Arc<Counters>,
         limit: u64,
     ) -> std::io::Result<Self> {
@@ -100,7 +100,12 @@ impl Drop for Writer {
     }
 }
 
-fn run(database: &Database, counters: &Counters, limit: u64, incoming: &Receiver<Change>) {
+fn run(
+    database: &RecoveringDatabase,
+    counters: &Counters,
+    limit: u64,
+    incoming: &Receiver<Change>,
+) {
     while let Ok(first) = incoming.recv() {
         let (mut batch, mut flushed) = (Vec::new(), Vec::new());
         let until = Instant::now() + SYNC_EVERY;
@@ -122,23 +127,21 @@ fn run(database: &Database, counters: &Counters, limit: u64, incoming: &Receiver
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
+        if counters.clear.swap(false, Ordering::Relaxed) {
+            batch.insert(0, Change::Clear);
+        }
         let puts = batch
             .iter()
             .filter(|c| matches!(c, Change::Put(..)))
             .count() as u64;
-        let written = catch_unwind(AssertUnwindSafe(|| write(database, counters, limit, batch)));
-        let problem = match written {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("its pages do not fit together".to_owned()),
-        };
-        if let Some(reason) = problem {
-            tracing::warn!(
-                reason,
-                vectors = puts,
-                "the embedding cache cannot be written"
-            );
+        let clears = batch.iter().any(|c| matches!(c, Change::Clear));
+        if let Err(error) = database.write(|database| write(database, counters, limit, batch)) {
+            if !matches!(error, DiskError::Away { .. }) {
+                tracing::warn!(%error, vectors = puts, "the embedding cache cannot be written");
+            }
             counters.dropped.fetch_add(puts, Ordering::Relaxed);
+            // Then it is done with the next batch, or when the disk works again.
+            counters.clear.fetch_or(clears, Ordering::Relaxed);
         }
         for done in flushed {
             let _ = done.send(());

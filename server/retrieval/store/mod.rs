@@ -1,6 +1,7 @@
 //! Documents and their passages: on disk, with every vector in memory beside it.
 //!
-//! A change is on disk before it is seen by a search. Each scope has an index of its own, so that a search of one tenant
+//! A change is on disk before it is seen by a search. While the disk fails, searches go on over what is in memory, and changes
+//! are refused; when it works again, memory is made what is on disk. Each scope has an index of its own, so that a search of one tenant
 //! cannot come upon what another one has.
 
 mod reading;
@@ -8,15 +9,16 @@ mod renewal;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reading::read_all;
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition};
 
 use super::index::{GraphBuild, Neighbour, VectorIndex};
 use super::record::{DocumentRecord, Kind, PassageRecord, Scope, seal, unseal};
-use crate::disk::{self, DiskError};
+use crate::disk::recovering::{Adopter, Opener};
+use crate::disk::{self, DiskError, DiskHealth, RecoveringDatabase};
 
 /// The file in the data directory.
 pub const FILE: &str = "corpus.redb";
@@ -27,11 +29,11 @@ const PASSAGES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("pas
 
 /// Documents by their ids, passages by their vectors.
 pub struct Store {
-    database: Database,
+    database: RecoveringDatabase,
     /// Of the model whose vectors are searched.
     model: String,
     dimensions: usize,
-    state: RwLock<State>,
+    state: Arc<RwLock<State>>,
 }
 
 #[derive(Default)]
@@ -89,6 +91,8 @@ pub struct StoreStats {
     pub stale: u64,
     /// Records that were not what had been stored.
     pub broken: u64,
+    /// How its disk fares.
+    pub disk: DiskHealth,
 }
 
 impl Store {
@@ -101,18 +105,34 @@ impl Store {
         model: &str,
         dimensions: usize,
     ) -> Result<Self, DiskError> {
-        let database = disk::open(directory, FILE)?;
-        let mut state = State::default();
-        read_all(&database, model, dimensions, &mut state).map_err(DiskError::failed)?;
-        let store = Self {
-            database,
+        let directory = directory.map(Path::to_owned);
+        let open = move || disk::open(directory.as_deref(), FILE);
+        Self::open_by(Box::new(open), model, dimensions)
+    }
+
+    /// As [`open`](Self::open), in a database that `open` opens, as often as its disk fails.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_by(open: Opener, model: &str, dimensions: usize) -> Result<Self, DiskError> {
+        let state: Arc<RwLock<State>> = Arc::default();
+        let (current, of) = (state.clone(), model.to_owned());
+        let adopt: Adopter = Box::new(move |database| {
+            let mut found = State::default();
+            read_all(database, &of, dimensions, &mut found).map_err(DiskError::failed)?;
+            let scopes: Vec<Scope> = found.scopes.keys().copied().collect();
+            *write(&current) = found;
+            for scope in scopes {
+                add_graph(&current, scope, dimensions);
+            }
+            Ok(())
+        });
+        Ok(Self {
+            database: RecoveringDatabase::open("corpus", open, adopt)?,
             model: model.to_owned(),
             dimensions,
-            state: RwLock::new(state),
-        };
-        let scopes: Vec<Scope> = store.read().scopes.keys().copied().collect();
-        scopes.into_iter().for_each(|scope| store.add_graph(scope));
-        Ok(store)
+            state,
+        })
     }
 
     /// The nearest passages in some scopes, the nearest first, with their vectors.
@@ -158,8 +178,8 @@ impl Store {
             // Held over the write: changes come one after another.
             let mut state = self.write();
             let first = state.next;
-            let write = || -> Result<bool, redb::Error> {
-                let transaction = self.database.begin_write()?;
+            let written = self.database.write(|database| {
+                let transaction = database.begin_write()?;
                 {
                     let mut documents = transaction.open_table(DOCUMENTS)?;
                     let mut table = transaction.open_table(PASSAGES)?;
@@ -201,8 +221,8 @@ impl Store {
                 }
                 transaction.commit()?;
                 Ok(true)
-            };
-            if !write().map_err(DiskError::failed)? {
+            });
+            if !written? {
                 return Ok(false);
             }
             state.next += vectors.len() as u64;
@@ -218,7 +238,7 @@ impl Store {
                 .iter()
                 .for_each(|(id, vector)| index.insert(*id, vector));
         }
-        self.add_graph(scope);
+        add_graph(&self.state, scope, self.dimensions);
         Ok(true)
     }
 
@@ -233,8 +253,8 @@ impl Store {
     ) -> Result<(u64, u64), DiskError> {
         let mut state = self.write();
         let mut gone = Vec::new();
-        let mut write = || -> Result<u64, redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let count = self.database.write(|database| {
+            let transaction = database.begin_write()?;
             let mut count = 0;
             {
                 let mut documents = transaction.open_table(DOCUMENTS)?;
@@ -262,13 +282,17 @@ impl Store {
             }
             transaction.commit()?;
             Ok(count)
-        };
-        let count = write().map_err(DiskError::failed)?;
+        })?;
         state.forget(scope, &gone);
         if let Some(documents) = state.documents.get_mut(&scope) {
             *documents = documents.saturating_sub(count as usize);
         }
         Ok((count, gone.len() as u64))
+    }
+
+    /// How its disk fares. Waits for nothing.
+    pub fn disk(&self) -> DiskHealth {
+        self.database.health()
     }
 
     /// What it holds.
@@ -291,37 +315,46 @@ impl Store {
             answers: documents(false),
             stale: state.stale.len() as u64,
             broken: state.broken,
-        }
-    }
-
-    /// Makes a graph where one is wanted, while searches go on.
-    fn add_graph(&self, scope: Scope) {
-        let snapshot = {
-            let state = self.read();
-            let index = state.scopes.get(&scope).filter(|index| index.wants_graph());
-            index.map(VectorIndex::snapshot)
-        };
-        let Some((ids, vectors)) = snapshot else {
-            return;
-        };
-        let built = GraphBuild::new(ids, &vectors, self.dimensions).and_then(|build| {
-            self.write()
-                .scopes
-                .get_mut(&scope)
-                .map_or(Ok(()), |index| index.adopt(build))
-        });
-        if let Err(error) = built {
-            tracing::warn!(error, "no graph for an index; its searches are exact");
+            disk: self.disk(),
         }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.state)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        write(&self.state)
     }
+}
+
+/// Makes a graph where one is wanted, while searches go on.
+fn add_graph(state: &RwLock<State>, scope: Scope, dimensions: usize) {
+    let snapshot = {
+        let state = read(state);
+        let index = state.scopes.get(&scope).filter(|index| index.wants_graph());
+        index.map(VectorIndex::snapshot)
+    };
+    let Some((ids, vectors)) = snapshot else {
+        return;
+    };
+    let built = GraphBuild::new(ids, &vectors, dimensions).and_then(|build| {
+        write(state)
+            .scopes
+            .get_mut(&scope)
+            .map_or(Ok(()), |index| index.adopt(build))
+    });
+    if let Err(error) = built {
+        tracing::warn!(error, "no graph for an index; its searches are exact");
+    }
+}
+
+fn read(state: &RwLock<State>) -> RwLockReadGuard<'_, State> {
+    state.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
+    state.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {

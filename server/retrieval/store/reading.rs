@@ -13,16 +13,15 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn passages(&self, ids: &[u64]) -> Result<Vec<(u64, PassageRecord)>, DiskError> {
-        let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(PASSAGES)?;
+        self.database.read(|database| {
+            let table = database.begin_read()?.open_table(PASSAGES)?;
             let mut found = Vec::new();
             for &id in ids {
                 let record = table.get(id)?.and_then(|bytes| unseal(bytes.value()));
                 found.extend(record.map(|record| (id, record)));
             }
             Ok(found)
-        };
-        read().map_err(DiskError::failed)
+        })
     }
 
     /// A document, without its text.
@@ -30,13 +29,12 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn document(&self, scope: Scope, id: &str) -> Result<Option<DocumentRecord>, DiskError> {
-        let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(DOCUMENTS)?;
+        self.database.read(|database| {
+            let table = database.begin_read()?.open_table(DOCUMENTS)?;
             Ok(table
                 .get((&scope.0, id))?
                 .and_then(|bytes| unseal(bytes.value())))
-        };
-        read().map_err(DiskError::failed)
+        })
     }
 
     /// Documents of a scope in the order of their names: those after `after` that begin with `prefix`, at most `count`.
@@ -50,8 +48,8 @@ impl Store {
         prefix: &str,
         count: usize,
     ) -> Result<Vec<(String, DocumentRecord)>, DiskError> {
-        let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(DOCUMENTS)?;
+        self.database.read(|database| {
+            let table = database.begin_read()?.open_table(DOCUMENTS)?;
             let mut found = Vec::new();
             let from = after.unwrap_or_default().max(prefix);
             for entry in table.range((&scope.0, from)..)? {
@@ -67,8 +65,7 @@ impl Store {
                 found.extend(record.map(|record| (id.to_owned(), record)));
             }
             Ok(found)
-        };
-        read().map_err(DiskError::failed)
+        })
     }
 
     /// Where most answers are kept: that tenant's oldest answer makes room. Its scope and name.

@@ -32,8 +32,8 @@ impl Store {
     pub fn renew(&self, renewed: Vec<(u64, Vec<f32>)>) -> Result<(), DiskError> {
         let mut state = self.write();
         let mut done = Vec::new();
-        let mut write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        self.database.write(|database| {
+            let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(PASSAGES)?;
                 for (id, vector) in &renewed {
@@ -48,8 +48,7 @@ impl Store {
                 }
             }
             Ok(transaction.commit()?)
-        };
-        write().map_err(DiskError::failed)?;
+        })?;
         state
             .stale
             .retain(|id| !renewed.iter().any(|(done, _)| done == id));
