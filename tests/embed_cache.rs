@@ -100,6 +100,26 @@ fn the_least_recently_used_vectors_make_room_also_after_a_restart() {
 }
 
 #[test]
+fn a_tenant_that_fills_the_cache_makes_room_by_its_own_also_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let limits = CacheLimits {
+        entries: 10,
+        ..LIMITS
+    };
+    let other: Vec<VectorKey> = (0..4)
+        .map(|n| VectorKey::new(b"other", "model", &format!("text {n}")))
+        .collect();
+    let cache = open(Some(directory.path()), "model", limits);
+    other.iter().for_each(|key| cache.put(*key, &vector(7)));
+    put(&cache, 0..50);
+    drop(cache);
+    let cache = open(Some(directory.path()), "model", limits);
+    put(&cache, 50..100);
+    assert_eq!(cache.get(&other), vec![Some(vector(7)); 4]);
+    assert_eq!(found(&cache, 100), [94, 95, 96, 97, 98, 99]);
+}
+
+#[test]
 fn bytes_are_a_bound_too() {
     let one = {
         let cache = open(None, "model", LIMITS);

@@ -3,17 +3,18 @@
 //! A vector is found under a keyed hash of the tenant's salt, the model's digest and the text: no text is stored. Values
 //! carry a checksum over key and vector. Writes are gathered and synced together by a thread of their own, so that a
 //! look-up never waits for the disk to write; what a crash can lose is what has not been synced, a fifth of a second at
-//! most. The least recently used vectors make room.
+//! most. The least recently used vectors of the tenant that has most make room.
 //!
 //! It fails open: a file that cannot be opened, or a read that fails, costs the vectors and nothing else. When the disk works
 //! again, so does the cache.
 
+mod shares;
 mod value;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ use super::Embedding;
 use crate::cache::{AccessTimes, Rates, Sample, Watch};
 use crate::disk::recovering::{Adopter, Opener};
 use crate::disk::{self, DiskError, DiskHealth, RecoveringDatabase};
+use shares::Shares;
 use value::value_bytes;
 pub use value::{VectorKey, decode as decode_value, encode as encode_value};
 use writer::Writer;
@@ -29,7 +31,7 @@ use writer::Writer;
 /// The file in the data directory.
 pub const FILE: &str = "embeddings.redb";
 /// Of the tables below and of the values in them.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 const VECTORS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("vectors");
 /// By when they were used last, the oldest first.
@@ -99,6 +101,14 @@ struct Counters {
     sequence: AtomicU64,
     /// It was to be cleared while that could not be done.
     clear: AtomicBool,
+    /// The writer's.
+    shares: Mutex<Shares>,
+}
+
+impl Counters {
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The cache. Off where nothing can be stored.
@@ -161,9 +171,10 @@ impl VectorCache {
         let adopt: Adopter = Box::new(move |database| {
             let clear = of.clear.swap(false, Ordering::Relaxed);
             let prepared = prepare(database, &digest, clear);
-            let (entries, next) = prepared.inspect_err(|_| {
+            let (entries, next, shares) = prepared.inspect_err(|_| {
                 of.clear.fetch_or(clear, Ordering::Relaxed);
             })?;
+            *of.shares() = shares;
             of.entries.store(entries, Ordering::Relaxed);
             of.sequence.fetch_max(next, Ordering::Relaxed);
             Ok(())
@@ -328,15 +339,15 @@ fn entry_bytes(dimensions: usize) -> u64 {
     (2 * (32 + 8) + value_bytes(dimensions)) as u64
 }
 
-/// Makes the tables, empties them if they are another model's or to be cleared, and says how many vectors there are and what
-/// the next one's place in the order is.
+/// Makes the tables, empties them if they are another model's or to be cleared, and says how many vectors there are, what the
+/// next one's place in the order is, and whose they are.
 fn prepare(
     database: &Database,
     model_digest: &str,
     clear: bool,
-) -> Result<(u64, u64), DiskError> {
+) -> Result<(u64, u64, Shares), DiskError> {
     let failed = |e: redb::Error| DiskError::Failed(Box::new(e));
-    let prepared = || -> Result<(u64, u64), redb::Error> {
+    let prepared = || -> Result<(u64, u64, Shares), redb::Error> {
         let transaction = database.begin_write()?;
         let result = {
             let mut meta = transaction.open_table(META)?;
@@ -359,8 +370,14 @@ fn prepare(
             }
             let vectors = transaction.open_table(VECTORS)?;
             let order = transaction.open_table(ORDER)?;
-            let last = order.last()?;
-            (vectors.len()?, last.map_or(0, |(used, _)| used.value() + 1))
+            let mut shares = Shares::default();
+            let mut next = 0;
+            for entry in order.iter()? {
+                let (used, key) = entry?;
+                next = used.value() + 1;
+                shares.insert(VectorKey::owner(key.value()), used.value());
+            }
+            (vectors.len()?, next, shares)
         };
         transaction.commit()?;
         Ok(result)

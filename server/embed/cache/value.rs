@@ -14,23 +14,38 @@ use std::fmt;
 use crate::embed::Embedding;
 
 /// Separates these hashes from every other use of BLAKE3's key derivation.
-const KEY_CONTEXT: &str = "code-explainer embedding cache key, version 1";
+const KEY_CONTEXT: &str = "code-explainer embedding cache key, version 2";
 const SUM_BYTES: usize = 16;
 const HEADER_BYTES: usize = 8 + SUM_BYTES;
 const CUT: u32 = 1 << 31;
 
-/// The 256-bit name of a text's vector. It says nothing about the text to who does not know the salt.
+/// Bytes of a key that are the same for all who share a salt, and for nobody else.
+const OWNER_BYTES: usize = 8;
+
+/// The 256-bit name of a text's vector. It says nothing about the text to who does not know the salt. It begins with whose
+/// it is, so that a tenant that fills the cache makes room by vectors of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VectorKey([u8; 32]);
 
 impl VectorKey {
     /// The key of a text under a model, for those who share a salt.
     pub fn new(salt: &[u8], model_digest: &str, text: &str) -> Self {
-        let mut hasher = blake3::Hasher::new_keyed(&blake3::derive_key(KEY_CONTEXT, salt));
+        let key = blake3::derive_key(KEY_CONTEXT, salt);
+        // Of no bytes: what is hashed of a text has some.
+        let owner = blake3::keyed_hash(&key, &[]);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
         hasher.update(&(model_digest.len() as u64).to_le_bytes());
         hasher.update(model_digest.as_bytes());
         hasher.update(text.as_bytes());
-        Self(*hasher.finalize().as_bytes())
+        let mut name = *hasher.finalize().as_bytes();
+        name[..OWNER_BYTES].copy_from_slice(&owner.as_bytes()[..OWNER_BYTES]);
+        Self(name)
+    }
+
+    /// Whose it is, as a stored key says.
+    pub(super) fn owner(stored: &[u8; 32]) -> u64 {
+        let owner = stored.first_chunk::<OWNER_BYTES>();
+        owner.map_or(0, |owner| u64::from_le_bytes(*owner))
     }
 
     pub(super) fn as_bytes(&self) -> &[u8; 32] {

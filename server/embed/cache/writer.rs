@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableTable, ReadableTableMetadata};
 
+use super::shares::Shares;
 use super::value::{self, VectorKey};
 use super::{Counters, ORDER, VECTORS};
 use crate::disk::{DiskError, RecoveringDatabase};
@@ -161,6 +162,8 @@ fn write(
     }
     let transaction = database.begin_write()?;
     let mut evicted = 0;
+    // Where the transaction fails, they are read anew when the database is opened again.
+    let mut shares = counters.shares();
     let entries = {
         let mut vectors = transaction.open_table(VECTORS)?;
         let mut order = transaction.open_table(ORDER)?;
@@ -176,6 +179,7 @@ fn write(
                 Change::Clear => {
                     vectors.retain(|_, _| false)?;
                     order.retain(|_, _| false)?;
+                    *shares = Shares::default();
                     continue;
                 }
                 Change::Touch(_) | Change::Flush(_) => continue,
@@ -183,21 +187,29 @@ fn write(
             let old = vectors
                 .remove(key.as_bytes())?
                 .and_then(|value| value::used(value.value()));
+            let owner = VectorKey::owner(key.as_bytes());
             if let Some(used) = old {
                 order.remove(used)?;
+                shares.remove(owner, used);
             }
             if let Some(mut value) = value {
                 let used = counters.sequence.fetch_add(1, Ordering::Relaxed);
                 value::set_used(&mut value, used);
                 vectors.insert(key.as_bytes(), value.as_slice())?;
                 order.insert(used, key.as_bytes())?;
+                shares.insert(owner, used);
             }
         }
         while vectors.len()? > limit {
-            let oldest = order.pop_first()?.map(|(_, key)| *key.value());
+            let oldest = match shares.make_room() {
+                Some(used) => order.remove(used)?.map(|key| *key.value()),
+                None => None,
+            };
             let Some(oldest) = oldest else {
                 // The order is lost, which only a damaged file has: begin again.
                 vectors.retain(|_, _| false)?;
+                order.retain(|_, _| false)?;
+                *shares = Shares::default();
                 break;
             };
             vectors.remove(&oldest)?;
