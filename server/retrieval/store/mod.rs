@@ -1,15 +1,15 @@
 //! Documents and their passages: on disk, with every vector in memory beside it.
 //!
-//! A change is on disk before it is seen by a search. While the disk fails, searches go on over what is in memory, and changes
-//! are refused; when it works again, memory is made what is on disk. Each scope has an index of its own, so that a search of one tenant
-//! cannot come upon what another one has.
+//! A change is on disk before it is seen by a search, and nobody who reads waits for the disk to take it. While the disk
+//! fails, searches go on over what is in memory, and changes are refused; when it works again, memory is made what is on disk.
+//! Each scope has an index of its own, so that a search of one tenant cannot come upon what another one has.
 
 mod reading;
 mod renewal;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reading::read_all;
@@ -34,6 +34,8 @@ pub struct Store {
     model: String,
     dimensions: usize,
     state: Arc<RwLock<State>>,
+    /// Held over a change on disk and in memory: they come one after another.
+    changes: Arc<Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -116,8 +118,10 @@ impl Store {
     /// As [`open`](Self::open).
     pub fn open_by(open: Opener, model: &str, dimensions: usize) -> Result<Self, DiskError> {
         let state: Arc<RwLock<State>> = Arc::default();
-        let (current, of) = (state.clone(), model.to_owned());
+        let changes: Arc<Mutex<()>> = Arc::default();
+        let (current, of, no_change) = (state.clone(), model.to_owned(), changes.clone());
         let adopt: Adopter = Box::new(move |database| {
+            let _no_change = lock(&no_change);
             let mut found = State::default();
             read_all(database, &of, dimensions, &mut found).map_err(DiskError::failed)?;
             let scopes: Vec<Scope> = found.scopes.keys().copied().collect();
@@ -132,6 +136,7 @@ impl Store {
             model: model.to_owned(),
             dimensions,
             state,
+            changes,
         })
     }
 
@@ -175,9 +180,12 @@ impl Store {
         let mut vectors = Vec::with_capacity(passages.len());
         let mut old = Vec::new();
         {
-            // Held over the write: changes come one after another.
-            let mut state = self.write();
-            let first = state.next;
+            let _change = lock(&self.changes);
+            let (first, there) = {
+                let state = self.read();
+                let there = state.scopes.get(&scope).map_or(0, VectorIndex::len);
+                (state.next, there)
+            };
             let written = self.database.write(|database| {
                 let transaction = database.begin_write()?;
                 {
@@ -186,7 +194,6 @@ impl Store {
                     let before = documents.get((&scope.0, id.as_str()))?;
                     let before: Option<DocumentRecord> = before.and_then(|b| unseal(b.value()));
                     old = before.map(|record| record.passages).unwrap_or_default();
-                    let there = state.scopes.get(&scope).map_or(0, VectorIndex::len);
                     if (there + passages.len()).saturating_sub(old.len()) > limit {
                         return Ok(false);
                     }
@@ -225,6 +232,7 @@ impl Store {
             if !written? {
                 return Ok(false);
             }
+            let mut state = self.write();
             state.next += vectors.len() as u64;
             state.forget(scope, &old);
             if old.is_empty() {
@@ -251,7 +259,7 @@ impl Store {
         scope: Scope,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<(u64, u64), DiskError> {
-        let mut state = self.write();
+        let _change = lock(&self.changes);
         let mut gone = Vec::new();
         let count = self.database.write(|database| {
             let transaction = database.begin_write()?;
@@ -283,6 +291,7 @@ impl Store {
             transaction.commit()?;
             Ok(count)
         })?;
+        let mut state = self.write();
         state.forget(scope, &gone);
         if let Some(documents) = state.documents.get_mut(&scope) {
             *documents = documents.saturating_sub(count as usize);
@@ -347,6 +356,10 @@ fn add_graph(state: &RwLock<State>, scope: Scope, dimensions: usize) {
     if let Err(error) = built {
         tracing::warn!(error, "no graph for an index; its searches are exact");
     }
+}
+
+fn lock(changes: &Mutex<()>) -> MutexGuard<'_, ()> {
+    changes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(state: &RwLock<State>) -> RwLockReadGuard<'_, State> {

@@ -2,7 +2,7 @@
 
 use redb::ReadableTable;
 
-use super::{PASSAGES, Store};
+use super::{PASSAGES, Store, lock};
 use crate::disk::DiskError;
 use crate::retrieval::index::VectorIndex;
 use crate::retrieval::record::{PassageRecord, seal, unseal};
@@ -30,7 +30,7 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn renew(&self, renewed: Vec<(u64, Vec<f32>)>) -> Result<(), DiskError> {
-        let mut state = self.write();
+        let _change = lock(&self.changes);
         let mut done = Vec::new();
         self.database.write(|database| {
             let transaction = database.begin_write()?;
@@ -49,6 +49,7 @@ impl Store {
             }
             Ok(transaction.commit()?)
         })?;
+        let mut state = self.write();
         state
             .stale
             .retain(|id| !renewed.iter().any(|(done, _)| done == id));
