@@ -2,7 +2,13 @@
 #
 #   docker run --rm -p 50051:50051 -p 9464:9464 code-explainer:dev
 
-FROM rust:1.95-bookworm AS builder
+# What the image is made of and from. Tags move: for a build that can be made again, or trusted, name images by contents, such
+# as --build-arg BUILDER=rust:1.95-bookworm@sha256:... (`docker buildx imagetools inspect rust:1.95-bookworm` shows it).
+ARG BUILDER=rust:1.95-bookworm
+ARG RUNTIME=debian:bookworm-slim
+
+# hadolint ignore=DL3006
+FROM ${BUILDER} AS builder
 # Debian keeps one version of a package in a release: pinning it would only break the build at the next fix.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -16,7 +22,8 @@ RUN scripts/setup.sh run
 COPY . .
 RUN cargo build --release --locked --workspace
 
-FROM debian:bookworm-slim
+# hadolint ignore=DL3006
+FROM ${RUNTIME}
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates libstdc++6 \

@@ -15,6 +15,25 @@ quick() {
     check "buf format" buf format --diff --exit-code proto
     check "benches: medians, ratios, verdicts" "${PYTHON:-python3}" -B -m unittest discover -s benches/peers
     check "cargo deny: bans, licenses, sources" cargo-deny --locked --workspace check bans licenses sources
+    advisories
+}
+
+# Against a copy of https://github.com/RustSec/advisory-db that is at hand: in DENY_DB, a directory that holds such copies as
+# cargo-deny makes them, or where it keeps its own. `cargo deny fetch db` makes or renews one where there is a network.
+advisories() {
+    local db=${DENY_DB:-${CARGO_HOME:-$HOME/.cargo}/advisory-dbs} copies config date
+    mapfile -t copies < <(compgen -G "$db/*/crates")
+    if ((!${#copies[@]})); then
+        echo "skipped      cargo deny: advisories: there is no copy of their database in $db (cargo deny fetch db, or DENY_DB)"
+        return
+    fi
+    date=$(git -C "${copies[0]}" log -1 --format=%cs)
+    # Only a setting tells cargo-deny where the database is.
+    config=$(mktemp)
+    sed "s|^\[advisories\]$|&\ndb-path = \"$db\"|" deny.toml >"$config"
+    check "cargo deny: advisories as of $date" \
+        cargo-deny --locked --offline --workspace --config "$config" check advisories
+    rm -f "$config"
 }
 
 clippy() {

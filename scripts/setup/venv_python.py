@@ -8,8 +8,8 @@ import sys
 
 from common import ROOT, VENV, VENV_PYTHON, SetupError, run, same_stamp, say, sha256
 
-# One pip on every machine: older ones cannot take up a download that was cut.
-PIP = "pip==26.3"
+_PIP_FILE = ROOT / "scripts" / "setup" / "pip.txt"
+PIP = next(line.split()[0] for line in _PIP_FILE.read_text().splitlines() if not line.startswith("#"))
 REQUIREMENTS = [ROOT / "scripts" / "requirements.txt", ROOT / "tests" / "clients" / "python" / "requirements.txt"]
 _PIP_STAMP = VENV / ".pip"
 _PACKAGES_STAMP = VENV / ".packages"
@@ -30,14 +30,16 @@ def ensure():
     run([sys.executable, "-m", "venv"] + ([] if bundled else ["--without-pip"]) + [VENV], "making .venv",
         env=environment())
     pip = [VENV_PYTHON, "-m", "pip"] if bundled else [sys.executable, "-m", "pip", "--python", VENV_PYTHON]
-    install(pip, [PIP], "pip (2 MB)")
+    install(pip, [_PIP_FILE], "pip (2 MB)")
     _PIP_STAMP.write_text(PIP + "\n")
 
 
-def install(pip, packages, what):
-    """`pip install`, with the failure in words that help."""
+def install(pip, files, what):
+    """`pip install` of what the files require, each file of it known by its sha256 (`hashes.py` writes them); with the
+    failure in words that help."""
+    words = [word for path in files for word in ("-r", str(path))]
     try:
-        run([*pip, "install", "--quiet", *packages], "pip install", env=environment())
+        run([*pip, "install", "--quiet", "--require-hashes", *words], "pip install", env=environment())
     except SetupError as error:
         raise SetupError("could not install %s: %s\nCheck the network, or point pip at an index of your own "
                          "(PIP_INDEX_URL) or at a folder of wheels (PIP_FIND_LINKS), and run `make setup` again"
@@ -68,6 +70,6 @@ class Packages:
     def make(self):
         ensure()
         say("installing the Python packages of the tests into .venv (180 MB)")
-        install([VENV_PYTHON, "-m", "pip"], [word for path in REQUIREMENTS for word in ("-r", str(path))],
+        install([VENV_PYTHON, "-m", "pip"], REQUIREMENTS,
                 "the packages of " + " and ".join(str(path.relative_to(ROOT)) for path in REQUIREMENTS))
         _PACKAGES_STAMP.write_text(sha256(*REQUIREMENTS) + "\n")
