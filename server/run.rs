@@ -97,6 +97,9 @@ pub async fn run(
         http: Some(listeners.http),
         machine: Machine::Threads,
     };
+    if let Some(warning) = config.cache_warning() {
+        tracing::warn!("{warning}");
+    }
     let shared = Shared::new(&config)?;
     run_on(edges, shared, config, open, shutdown).await
 }

@@ -7,7 +7,8 @@ use code_explainer::cache::{Cache, CacheConfig, Level, Lookup, RedisConfig};
 use redis::AsyncCommands;
 
 use crate::common::cache::{
-    FAILURES, LONG, PATIENT, answer, found, impatient_replica, key, misses, put_and_wait, redis_key,
+    FAILURES, LONG, PATIENT, SECRET, answer, found, impatient_replica, key, mac, misses,
+    put_and_wait, redis_key,
 };
 use crate::common::redis::{RedisServer, eventually};
 
@@ -55,7 +56,7 @@ async fn what_one_replica_put_another_one_finds() {
     );
     assert_eq!(
         (stats.redis_errors, stats.broken_values, stats.dropped_puts),
-        (0, 0, 0)
+        (0, [0; 4], 0)
     );
     assert!(stats.redis_configured && stats.redis_available);
 }
@@ -72,6 +73,7 @@ async fn answers_expire_in_redis_and_promoted_ones_with_them() {
     // The reader would keep its own answers for ten minutes, but this one has only three seconds left.
     let redis = RedisConfig {
         timeout: PATIENT,
+        secret: SECRET.to_owned(),
         ..RedisConfig::new(server.url())
     };
     let reader = CacheConfig {
@@ -261,7 +263,7 @@ async fn many_look_ups_at_once_get_their_own_answers() {
         let () = raw
             .set(
                 redis_key(&key),
-                answer(&text(n)).encode(&key, LIMIT).expect("small"),
+                answer(&text(n)).encode(&mac(), &key, LIMIT).expect("small"),
             )
             .await
             .expect("SET");

@@ -7,8 +7,8 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
 use crate::common::cache::{
-    FAILURES, LONG, PATIENT, answer, found, impatient_replica, key, key_of, misses, put_and_wait,
-    redis_key, replica_of,
+    FAILURES, LONG, PATIENT, answer, found, impatient_replica, key, key_of, mac, misses,
+    put_and_wait, redis_key, replica_of,
 };
 use crate::common::redis::{RedisServer, eventually};
 
@@ -22,13 +22,13 @@ async fn values_that_are_no_answer_are_dropped_counted_and_replaced() {
     let mut raw = server.connection().await;
     let (name, valid) = (
         redis_key(&key("a")),
-        answer("a").encode(&key("a"), LIMIT).expect("small"),
+        answer("a").encode(&mac(), &key("a"), LIMIT).expect("small"),
     );
     let mut future_version = valid.clone();
     future_version[4] += 1;
     let mut flipped = valid.clone();
     *flipped.last_mut().expect("not empty") ^= 1;
-    let of_another_key = answer("a").encode(&key("b"), LIMIT).expect("small");
+    let of_another_key = answer("a").encode(&mac(), &key("b"), LIMIT).expect("small");
     let too_large = vec![b'x'; (1 << 20) + 1];
     let broken: [&[u8]; 7] = [
         b"garbage",
@@ -45,7 +45,7 @@ async fn values_that_are_no_answer_are_dropped_counted_and_replaced() {
         misses(&cache, 1).await;
         count += 1;
         let start = value[..7].escape_ascii();
-        assert_eq!(cache.stats().broken_values, count, "{start}");
+        assert_eq!(broken_values(&cache), count, "{start}");
         gone(&mut raw, &name).await;
     }
     // More often than the breaker forgives: a server with bad values is not a bad server.
@@ -57,10 +57,16 @@ async fn values_that_are_no_answer_are_dropped_counted_and_replaced() {
     }
 
     let stats = cache.stats();
-    assert_eq!(stats.broken_values, count);
+    assert_eq!(broken_values(&cache), count);
+    // By kind: not authentic, no answer, too large, right but no answer inside.
+    assert_eq!(stats.broken_values, [3, 3 + 2 * FAILURES, 1, 0]);
     assert_eq!(stats.redis_errors, 0);
     assert!(stats.redis_available);
     put_and_wait(&cache, key("a"), &answer("a")).await;
+}
+
+fn broken_values(cache: &Cache) -> u64 {
+    cache.stats().broken_values.iter().sum()
 }
 
 /// Waits until a broken value has been removed.
@@ -89,7 +95,7 @@ async fn a_selection_is_cleared_and_nothing_else() {
         for code in 0..300 {
             let key = key_of(tenant, language, strategy, &code.to_string());
             let name = format!(
-                "code-explainer:v2:{}:{{{key}}}",
+                "code-explainer:v3:{}:{{{key}}}",
                 Selection::new(
                     b"secret",
                     Some(tenant.as_bytes()),
@@ -97,7 +103,7 @@ async fn a_selection_is_cleared_and_nothing_else() {
                     Some(strategy)
                 )
             );
-            let value = answer("a").encode(&key, LIMIT).expect("small");
+            let value = answer("a").encode(&mac(), &key, LIMIT).expect("small");
             let () = raw.set(name, value).await.expect("SET");
         }
     }

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 const SLACK: Duration = Duration::from_millis(300);
 
 const ERRORS: &str = "code_explainer_redis_errors_total";
-const BROKEN: &str = "code_explainer_cache_broken_values_total";
+const BROKEN: &str = "code_explainer_cache_broken_values_total{reason=\"format\"}";
 
 async fn start(urls: &str, more: &[&str]) -> Load {
     let flags = [

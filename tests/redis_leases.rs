@@ -176,7 +176,7 @@ async fn what_no_replica_told_is_not_believed() {
         let mut add = redis::cmd("XADD");
         let add = add.arg((log, "*", "d", bytes)).query_async(&mut raw);
         let _: String = add.await.expect("XADD");
-        assert_eq!(follower.next().await, Told::Lost);
+        assert_eq!(follower.next().await, Told::Failed);
         drop(leader);
         let () = raw.del(log).await.expect("DEL");
         let free = async || {

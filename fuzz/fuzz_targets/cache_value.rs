@@ -1,17 +1,16 @@
 #![no_main]
-//! A value that lies in Redis: as it is, and behind a header, a length and a checksum that are right, so that what lies
-//! behind them is reached.
+//! A value that lies in Redis: as it is, and behind a header and a code that are right, so that what lies behind them is
+//! reached.
 
 use std::time::Duration;
 
-use code_explainer::cache::{CacheKey, CachedAnswer, FinishReason, KeyParts, Timings};
+use code_explainer::cache::{CacheKey, CachedAnswer, FinishReason, KeyParts, MacKey, Timings};
 use libfuzzer_sys::fuzz_target;
 
 /// The largest answer that is taken, in bytes.
 const LIMIT: usize = 1 << 14;
-/// Where the parts of a value lie: magic 4, version 2, key 32, length 8, checksum 32, payload.
-const LENGTH_AT: usize = 38;
-const CHECKSUM_AT: usize = 46;
+/// Where the parts of a value lie: magic 4, version 2, code 32, payload.
+const CODE_AT: usize = 6;
 
 fn key() -> CacheKey {
     CacheKey::new(&KeyParts {
@@ -36,7 +35,7 @@ fn key() -> CacheKey {
 }
 
 /// The bytes behind everything that is checked before them.
-fn forged(key: &CacheKey, payload: &[u8]) -> Vec<u8> {
+fn forged(mac: &MacKey, key: &CacheKey, payload: &[u8]) -> Vec<u8> {
     let good = CachedAnswer {
         deltas: Vec::new(),
         finish_reason: FinishReason::Eos,
@@ -51,21 +50,24 @@ fn forged(key: &CacheKey, payload: &[u8]) -> Vec<u8> {
             decode: Duration::ZERO,
         },
     };
-    let mut value = good.encode(key, LIMIT).expect("a small answer");
-    value.truncate(LENGTH_AT);
-    value.extend((payload.len() as u64).to_le_bytes());
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&value[..CHECKSUM_AT]).update(payload);
+    let mut value = good.encode(mac, key, LIMIT).expect("a small answer");
+    value.truncate(CODE_AT);
+    let secret = blake3::derive_key("code-explainer cache MAC, version 1", b"");
+    let mut hasher = blake3::Hasher::new_keyed(&secret);
+    hasher.update(&[1]).update(key.as_bytes());
+    for part in [value.as_slice(), payload] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
     value.extend(hasher.finalize().as_bytes());
     value.extend(payload);
     value
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let key = key();
-    let _ = CachedAnswer::decode(&key, bytes, LIMIT);
-    if let Ok(answer) = CachedAnswer::decode(&key, &forged(&key, bytes), LIMIT) {
+    let (mac, key) = (MacKey::new(b""), key());
+    let _ = CachedAnswer::decode(&mac, &key, bytes, LIMIT);
+    if let Ok(answer) = CachedAnswer::decode(&mac, &key, &forged(&mac, &key, bytes), LIMIT) {
         // What is taken can be kept again.
-        let _ = answer.encode(&key, LIMIT);
+        let _ = answer.encode(&mac, &key, LIMIT);
     }
 });

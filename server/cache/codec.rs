@@ -1,32 +1,32 @@
 //! Answers as bytes, for a store that other programs can write to.
 //!
-//! A value is a header and a payload. All integers are little-endian.
+//! A value is a header and a payload. Integers are little-endian.
 //!
-//! | bytes | what                                                                       |
-//! |------:|----------------------------------------------------------------------------|
-//! |     4 | `CXAN`                                                                     |
-//! |     2 | version of the format                                                      |
-//! |    32 | the key that the value was stored under                                    |
-//! |     8 | length of the payload                                                      |
-//! |    32 | BLAKE3 of all bytes above and of the payload                               |
-//! |       | the payload: the answer as JSON, in a frame of zstd                        |
+//! | bytes | what                                                                                          |
+//! |------:|-----------------------------------------------------------------------------------------------|
+//! |     4 | `CXAN`                                                                                        |
+//! |     2 | version of the format                                                                         |
+//! |    32 | message authentication code of the key, the bytes above and the payload: see [`MacKey`]       |
+//! |       | the payload: the answer as JSON, in a frame of zstd                                           |
 //!
-//! The checksum finds what storage and transport break. It is no signature: who can write to the store can forge. So a
-//! frame is unpacked no further than an answer may be long, however long it says that it is.
+//! Nothing of the payload is looked at before its code is found to be right: who can write to the store, but does not know the
+//! installation's secret, can take answers away and put them back, and cannot have other bytes unpacked. Who knows the
+//! secret, or where there is none, gets no further than a frame that is unpacked to as much as an answer may be long.
 
 use std::io::Read;
 
 use super::answer::CachedAnswer;
 use super::key::CacheKey;
+use super::mac::{MacKey, Purpose};
 
 const MAGIC: &[u8; 4] = b"CXAN";
-pub(super) const VERSION: u16 = 2;
+/// Names in Redis hold it, so that replicas of releases with different formats can share one.
+pub(super) const VERSION: u16 = 3;
 /// Of zstd: 2 KB of text shrink to a third in some 20 microseconds; higher levels gain a few percent for several times that.
 const COMPRESSION_LEVEL: i32 = 3;
 /// The smallest window that zstd knows, as a power of two.
 const SMALLEST_WINDOW: u32 = 10;
-const CHECKED_BYTES: usize = MAGIC.len() + size_of::<u16>() + CacheKey::BYTES + size_of::<u64>();
-const HEADER_BYTES: usize = CHECKED_BYTES + blake3::OUT_LEN;
+const HEADER_BYTES: usize = MAGIC.len() + size_of::<u16>() + MacKey::BYTES;
 
 /// Why a stored value cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,24 +46,15 @@ pub enum BrokenValue {
     /// Written by a release with another format.
     #[error("the value has format version {0}, expected {VERSION}")]
     Version(u16),
-    /// Cut, or something was appended.
-    #[error("the value's payload has {actual} bytes, its header says {stated}")]
-    Length {
-        /// As the header says.
-        stated: u64,
-        /// As they are.
-        actual: usize,
-    },
-    /// Some bytes are not those that were written.
-    #[error("the value's checksum does not match its bytes")]
-    Checksum,
-    /// The answer to another request.
-    #[error("the value was stored under another key")]
-    Key,
-    /// The checksum is right, but the payload is no frame of zstd.
+    /// Not what a replica with this cache secret has put into this place: forged, moved, cut, or damaged.
+    #[error(
+        "the value is not authentic: it was not written in this place with this installation's cache secret"
+    )]
+    Mac,
+    /// The code is right, but the payload is no frame of zstd.
     #[error("the value's payload cannot be unpacked: {0}")]
     Compression(#[source] std::io::Error),
-    /// The checksum is right, but the payload is no answer.
+    /// The code is right, but the payload is no answer.
     #[error("the value's payload is not an answer: {0}")]
     Payload(#[from] serde_json::Error),
     /// The key holds something that is not a string.
@@ -71,10 +62,25 @@ pub enum BrokenValue {
     Type,
 }
 
+impl BrokenValue {
+    /// Labels of all kinds, for metrics.
+    pub const KINDS: [&str; 4] = ["mac", "format", "size", "payload"];
+
+    /// The index in [`KINDS`](Self::KINDS) of what is wrong.
+    pub(super) fn kind(&self) -> usize {
+        match self {
+            Self::Mac => 0,
+            Self::Truncated(_) | Self::Magic(_) | Self::Version(_) | Self::Type => 1,
+            Self::TooLarge { .. } => 2,
+            Self::Compression(_) | Self::Payload(_) => 3,
+        }
+    }
+}
+
 impl CachedAnswer {
-    /// The answer as bytes that only a look-up of `key` accepts. `None`: it has more than `limit` bytes before it is
-    /// compressed.
-    pub fn encode(&self, key: &CacheKey, limit: usize) -> Option<Vec<u8>> {
+    /// The answer as bytes that only a look-up of `key` with the same secret accepts. `None`: it has more than `limit` bytes
+    /// before it is compressed.
+    pub fn encode(&self, mac: &MacKey, key: &CacheKey, limit: usize) -> Option<Vec<u8>> {
         let text =
             serde_json::to_vec(self).expect("strings, integers and durations have a JSON form");
         if text.len() > limit {
@@ -85,21 +91,24 @@ impl CachedAnswer {
         let mut value = Vec::with_capacity(HEADER_BYTES + payload.len());
         value.extend_from_slice(MAGIC);
         value.extend_from_slice(&VERSION.to_le_bytes());
-        value.extend_from_slice(key.as_bytes());
-        value.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-        let checksum = checksum(&value, &payload);
-        value.extend_from_slice(checksum.as_bytes());
+        let code = mac.code(Purpose::Answer, key, &[&value, &payload]);
+        value.extend_from_slice(code.as_bytes());
         value.extend_from_slice(&payload);
         Some(value)
     }
 
-    /// Reads back what [`encode`](Self::encode) wrote for the same key.
+    /// Reads back what [`encode`](Self::encode) wrote for the same key with the same secret.
     ///
-    /// Unpacks `limit` bytes at most, and allocates in proportion to that, never to a length that the value states.
+    /// Unpacks `limit` bytes at most, and allocates in proportion to that.
     ///
     /// # Errors
     /// Any other bytes: [`BrokenValue`] says what is wrong with them.
-    pub fn decode(key: &CacheKey, value: &[u8], limit: usize) -> Result<Self, BrokenValue> {
+    pub fn decode(
+        mac: &MacKey,
+        key: &CacheKey,
+        value: &[u8],
+        limit: usize,
+    ) -> Result<Self, BrokenValue> {
         let truncated = || BrokenValue::Truncated(value.len());
         let (magic, rest) = value.split_first_chunk().ok_or_else(truncated)?;
         if magic != MAGIC {
@@ -110,23 +119,12 @@ impl CachedAnswer {
         if version != VERSION {
             return Err(BrokenValue::Version(version));
         }
-        let (echo, rest) = rest.split_first_chunk().ok_or_else(truncated)?;
-        let (stated, rest) = rest.split_first_chunk().ok_or_else(truncated)?;
-        let (expected, payload) = rest
-            .split_first_chunk::<{ blake3::OUT_LEN }>()
+        let (stated, payload) = rest
+            .split_first_chunk::<{ MacKey::BYTES }>()
             .ok_or_else(truncated)?;
-        let stated = u64::from_le_bytes(*stated);
-        if stated != payload.len() as u64 {
-            return Err(BrokenValue::Length {
-                stated,
-                actual: payload.len(),
-            });
-        }
-        if checksum(&value[..CHECKED_BYTES], payload) != *expected {
-            return Err(BrokenValue::Checksum);
-        }
-        if echo != key.as_bytes() {
-            return Err(BrokenValue::Key);
+        let header = &value[..MAGIC.len() + size_of::<u16>()];
+        if mac.code(Purpose::Answer, key, &[header, payload]) != *stated {
+            return Err(BrokenValue::Mac);
         }
         Ok(serde_json::from_slice(&unpack(payload, limit)?)?)
     }
@@ -149,11 +147,4 @@ fn unpack(payload: &[u8], limit: usize) -> Result<Vec<u8>, BrokenValue> {
         return Err(BrokenValue::TooLarge { limit });
     }
     Ok(text)
-}
-
-fn checksum(header: &[u8], payload: &[u8]) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(header);
-    hasher.update(payload);
-    hasher.finalize()
 }

@@ -1,7 +1,7 @@
 //! The explanation cache: answers that were generated once, replayed as a stream.
 //!
 //! - [`key`](CacheKey): what an answer depends on, hashed under a secret;
-//! - [`answer`](CachedAnswer): what is kept, and `codec`: its bytes;
+//! - [`answer`](CachedAnswer): what is kept, and `codec`: its bytes, with a [message authentication code](MacKey);
 //! - `memory`: level 1, in this process;
 //! - `remote`: level 2, a Redis that replicas share;
 //! - [`selection`](Selection): some of the answers, by tenant, language and strategy;
@@ -15,6 +15,7 @@ mod codec;
 mod config;
 mod key;
 mod levels;
+mod mac;
 mod memory;
 mod remote;
 mod selection;
@@ -31,6 +32,7 @@ pub use codec::BrokenValue;
 pub use config::{CacheConfig, CacheError};
 pub use key::{CacheKey, KeyParts};
 pub use levels::{LevelStats, MemoryState};
+pub use mac::MacKey;
 pub use memory::{Cause, Name, Policy, Store, StoreLimits, StoreUsage};
 pub use remote::{
     Follower, Leader, RedisConfig, RedisTls, RemoteError, RemoteUsage, Told, Topology,

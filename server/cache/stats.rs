@@ -1,5 +1,7 @@
 //! What the cache did.
 
+#[cfg(doc)]
+use super::codec::BrokenValue;
 use super::memory::Policy;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,8 +26,8 @@ pub struct CacheStats {
     pub hit_ratio: f64,
     /// Reads and writes that Redis refused, failed, or did not answer in time.
     pub redis_errors: u64,
-    /// Values found in Redis that were no valid answer to the key. They are removed.
-    pub broken_values: u64,
+    /// Values found in Redis that were no valid answer to the key, by [`BrokenValue::KINDS`]. They are removed.
+    pub broken_values: [u64; 4],
     /// Answers that were not stored, or not in Redis: too large, too many writes under way, or Redis left alone.
     pub dropped_puts: u64,
     /// Answers that this replica made while others may have waited for them.
@@ -49,7 +51,7 @@ pub(super) struct Counters {
     pub(super) redis_hits: Counter,
     pub(super) misses: Counter,
     pub(super) redis_errors: Counter,
-    pub(super) broken_values: Counter,
+    pub(super) broken_values: [Counter; 4],
     pub(super) dropped_puts: Counter,
     pub(super) leases_led: Counter,
     pub(super) leases_followed: Counter,
@@ -73,7 +75,7 @@ impl Counters {
                 hits as f64 / (hits + misses) as f64
             },
             redis_errors: self.redis_errors.get(),
-            broken_values: self.broken_values.get(),
+            broken_values: self.broken_values.each_ref().map(Counter::get),
             dropped_puts: self.dropped_puts.get(),
             leases_led: self.leases_led.get(),
             leases_followed: self.leases_followed.get(),

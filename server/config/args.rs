@@ -159,8 +159,9 @@ pub(super) struct CacheArgs {
     )]
     pub(super) cache_ttl: u64,
 
-    /// Secret mixed into the names of cached answers, the same on all replicas. Without it, who can read Redis can try out
-    /// whether some code was explained
+    /// Secret of the installation, the same on all replicas: the names of cached answers and the message authentication
+    /// codes of what is stored in Redis follow from it. With --redis-url and without it, who can read Redis can try out
+    /// whether some code was explained, and who can write to it can forge answers; the start warns
     #[arg(
         long,
         env = "CODE_EXPLAINER_CACHE_SECRET",
@@ -297,7 +298,7 @@ impl ServeArgs {
             bytes: cache_memory.cache_bytes,
             policy: cache_memory.cache_policy,
             ttl: Duration::from_secs(cache.cache_ttl),
-            redis: redis.validate()?,
+            redis: redis.validate(&cache.cache_secret)?,
             max_answer_bytes: cache.cache_max_answer_bytes,
         };
         // It connects to nothing yet: a way to have it check its own settings.

@@ -149,6 +149,16 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+impl Config {
+    /// What an operator should know before the cache is used.
+    pub fn cache_warning(&self) -> Option<&'static str> {
+        (self.cache.redis.is_some() && self.cache_secret.0.is_empty()).then_some(
+            "--redis-url without --cache-secret: who can read this redis can try out whether some code was explained, and \
+             who can write to it can forge answers; set CODE_EXPLAINER_CACHE_SECRET to the same random text on all replicas",
+        )
+    }
+}
+
 impl Command {
     /// Reads a command line, the environment, and the file that they name.
     ///

@@ -31,7 +31,7 @@ pub(super) struct RedisArgs {
 
     /// ACL user at the servers that hold the data, in place of the one in the URL. It needs the commands that its keys'
     /// pattern ~code-explainer:* is used with: GETRANGE, PTTL, SET, UNLINK, and for one answer by one replica at a time
-    /// GET, EVAL, XADD, XRANGE, PEXPIRE; SCAN, DBSIZE and INFO for statistics and clearing; +cluster with a cluster,
+    /// EVAL, XADD, XRANGE, PEXPIRE; SCAN, DBSIZE and INFO for statistics and clearing; +cluster with a cluster,
     /// +role with Sentinels
     #[arg(long, env = "CODE_EXPLAINER_REDIS_USERNAME", value_name = "NAME")]
     redis_username: Option<String>,
@@ -87,8 +87,8 @@ enum Switch {
 }
 
 impl RedisArgs {
-    /// What the flags say together; the values themselves are checked by the cache.
-    pub(super) fn validate(self) -> Result<Option<RedisConfig>, String> {
+    /// What the flags say together, with the installation's secret; the values themselves are checked by the cache.
+    pub(super) fn validate(self, secret: &str) -> Result<Option<RedisConfig>, String> {
         let topology = match (self.redis_sentinel_master, self.redis_cluster) {
             (None, Switch::Off) => Topology::Single,
             (Some(master), Switch::Off) => Topology::Sentinel { master },
@@ -124,6 +124,7 @@ impl RedisArgs {
             topology,
             username: self.redis_username,
             password: self.redis_password,
+            secret: secret.to_owned(),
             tls,
             connections: self.redis_connections,
             timeout: self.redis_timeout.into(),

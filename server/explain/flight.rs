@@ -25,6 +25,10 @@ use crate::explain::{Explainer, now};
 use crate::request::{CacheMode, ValidRequest};
 use crate::scheduler::{End, Event, Failure, Job, Place, Priority};
 
+/// Replicas that may lose an answer while a flight reads it: then it is generated here. More than can be bad luck; who
+/// writes to Redis could go on for ever.
+const LOST_REPLICAS: u32 = 8;
+
 /// What a flight needs to know of the item that it was made for.
 pub(super) struct Plan {
     pub(super) request: Arc<ValidRequest>,
@@ -133,7 +137,7 @@ impl Explainer {
     /// Has the answer told from where it is, or is being made; else the engine is to make it. Who was told a part of it
     /// begins anew, and the writer leaves out what its readers know.
     async fn find(&self, writer: &Writer, plan: &Plan, key: &CacheKey) -> Result<Source, Error> {
-        loop {
+        for _ in 0..LOST_REPLICAS {
             let mut follower = match self.cache.plan(key).await {
                 cache::Plan::Replay(level, answer) => {
                     writer.replay(now(), level, &answer);
@@ -163,6 +167,7 @@ impl Explainer {
             }
             writer.begin_again();
         }
+        Ok(Source::Engine(None))
     }
 
     /// Has the engine generate the answer, and tells other replicas of it.

@@ -40,7 +40,7 @@ pub use access::{AccessMetrics, ConnectionGuard};
 pub use embeddings::EmbeddingMetrics;
 pub use retrieval::{RetrievalMetrics, Retrieved};
 
-use crate::cache::CacheStats;
+use crate::cache::{BrokenValue, CacheStats};
 use crate::prompt::Strategy;
 use crate::scheduler::{Gauges, StepReport};
 use crate::status::Phase;
@@ -150,7 +150,7 @@ struct Scraped {
     entries: Gauge,
     cache_memory: MemoryMetrics,
     redis: RedisMetrics,
-    broken_values: Counter,
+    broken_values: [Counter; 4],
     dropped_puts: Counter,
 }
 
@@ -268,7 +268,8 @@ impl Metrics {
                 entries: gauge(r, CACHE_ENTRIES, &[]),
                 cache_memory: MemoryMetrics::new(r),
                 redis: RedisMetrics::new(r),
-                broken_values: counter(r, BROKEN_VALUES, &[]),
+                broken_values: BrokenValue::KINDS
+                    .map(|reason| counter(r, BROKEN_VALUES, &[("reason", reason)])),
                 dropped_puts: counter(r, DROPPED_PUTS, &[]),
             },
             items_report: Mutex::new(ItemTotals::new()),
@@ -369,7 +370,9 @@ impl Metrics {
         s.entries.set(now.cache.memory_entries as f64);
         s.cache_memory.set(now.cache);
         s.redis.set(now.cache);
-        s.broken_values.absolute(now.cache.broken_values);
+        for (counter, count) in s.broken_values.iter().zip(now.cache.broken_values) {
+            counter.absolute(count);
+        }
         s.dropped_puts.absolute(now.cache.dropped_puts);
         self.upkeep();
         self.prometheus.render()

@@ -4,5 +4,6 @@
 mod admin;
 mod bodies;
 mod embed;
+mod forged_redis;
 mod full_disk;
 mod rates;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use code_explainer::cache::{
     Cache, CacheConfig, CacheKey, CachedAnswer, CachedDelta, FinishReason, KeyParts, Level, Lookup,
-    RedisConfig, Selection, Timings,
+    MacKey, RedisConfig, Selection, Timings,
 };
 
 use super::redis::{RedisServer, eventually};
@@ -17,6 +17,14 @@ pub(crate) const PATIENT: Duration = Duration::from_secs(20);
 /// Failures in a row after which Redis is left alone.
 pub(crate) const FAILURES: u64 = 5;
 
+/// The secret of the installation that caches here belong to.
+pub(crate) const SECRET: &str = "secret";
+
+/// Keys the codes of what they put into Redis.
+pub(crate) fn mac() -> MacKey {
+    MacKey::new(SECRET.as_bytes())
+}
+
 /// The key of a snippet of Python, explained by "vanilla", of the tenant "test".
 pub(crate) fn key(code: &str) -> CacheKey {
     key_of("test", "python", "vanilla", code)
@@ -25,7 +33,7 @@ pub(crate) fn key(code: &str) -> CacheKey {
 /// The key of a snippet.
 pub(crate) fn key_of(tenant: &str, language: &str, strategy: &str, code: &str) -> CacheKey {
     CacheKey::new(&KeyParts {
-        secret: b"secret",
+        secret: SECRET.as_bytes(),
         salt: tenant.as_bytes(),
         code: code.as_bytes(),
         language,
@@ -72,6 +80,10 @@ pub(crate) fn patient(urls: Vec<String>) -> RedisConfig {
 
 /// A replica without memory of its own, so that every look-up is one of Redis.
 pub(crate) fn replica(redis: RedisConfig) -> Cache {
+    let redis = RedisConfig {
+        secret: SECRET.to_owned(),
+        ..redis
+    };
     let config = CacheConfig {
         size: 0,
         ttl: Duration::from_secs(600),
@@ -100,8 +112,13 @@ pub(crate) async fn found(cache: &Cache, key: &CacheKey) -> Option<Arc<CachedAns
 
 /// The name that an answer has in Redis.
 pub(crate) fn redis_key(key: &CacheKey) -> String {
-    let selection = Selection::new(b"secret", Some(b"test"), Some("python"), Some("vanilla"));
-    format!("code-explainer:v2:{selection}:{{{key}}}")
+    let selection = Selection::new(
+        SECRET.as_bytes(),
+        Some(b"test"),
+        Some("python"),
+        Some("vanilla"),
+    );
+    format!("code-explainer:v3:{selection}:{{{key}}}")
 }
 
 /// A replica without memory of its own that waits for Redis, and leaves it alone, for so long.

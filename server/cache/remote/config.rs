@@ -17,6 +17,9 @@ pub struct RedisConfig {
     pub username: Option<String>,
     /// `redis_password`: its password, in place of the URLs'.
     pub password: Option<String>,
+    /// `cache_secret`: keys the message authentication codes of what is stored, the same on all replicas. Where it is empty,
+    /// who can write to Redis can forge answers.
+    pub secret: String,
     /// What TLS trusts and shows.
     pub tls: RedisTls,
     /// `redis_connections`: connections, or with a cluster connections to each node. Commands are pipelined, so that
@@ -65,6 +68,7 @@ impl RedisConfig {
             topology: Topology::Single,
             username: None,
             password: None,
+            secret: String::new(),
             tls: RedisTls::default(),
             connections: 2,
             timeout: Duration::from_millis(50),
@@ -75,7 +79,7 @@ impl RedisConfig {
 }
 
 impl fmt::Debug for RedisConfig {
-    /// Without URLs and password.
+    /// Without URLs, password and secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
             .field("topology", &self.topology)

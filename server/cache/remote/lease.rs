@@ -1,21 +1,20 @@
 //! One replica at a time generates an answer: a lease in Redis says which.
 //!
-//! A lease is a random token in the place of the answer, with a time to live. Its holder renews it with each piece of the
-//! answer that it tells of, and ends it by storing the answer, or gives it up by comparing and deleting. A holder that dies
-//! or is cut off loses it by time. Two holders at once, where Redis forgets one, cost the answer being generated twice, and
-//! nothing else: answers that have leases are reproducible.
+//! A lease is a random token in the place of the answer, with a time to live and a message authentication code. Its holder
+//! renews it with each piece of the answer that it tells of, and ends it by storing the answer, or gives it up by comparing
+//! and deleting. A holder that dies or is cut off loses it by time. Two holders at once, where Redis forgets one, cost the
+//! answer being generated twice, and nothing else: answers that have leases are reproducible.
 //!
 //! What is told goes to a stream of Redis under a name with the token, so that what an earlier holder told is never mixed
 //! with it. The stream is no longer than an answer may be, and expires.
 //!
 //! Every command has a single key: those of several fail while their slot moves from one node of a cluster to another.
 
-use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
+use super::token::{LEASE_BYTES, Lease, Token};
 use super::values::Found;
 use super::{Failure, Remote, names};
 use crate::cache::key::CacheKey;
@@ -24,11 +23,6 @@ use crate::cache::key::CacheKey;
 const LOG_TTL: Duration = Duration::from_secs(10);
 /// Pieces that are read at once.
 const READ_COUNT: u32 = 256;
-
-/// What a lease begins with, where an answer begins otherwise.
-const MARK: &[u8] = b"CXLE";
-/// Bytes of a lease: the mark and the token.
-const LEASE_BYTES: usize = 4 + 32;
 
 /// What is in an answer's place, or else nothing, after the lease for it was put there.
 ///
@@ -39,17 +33,20 @@ if value ~= '' then return {value, redis.call('PTTL', KEYS[1])} end
 redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
 return {}";
 
-/// Renews a lease; 0: it is somebody else's, or has ended.
+/// Puts the next lease of the same holder into the place of the last one; 0: it is somebody else's, or has ended.
 ///
-/// The answer's name; the lease, its milliseconds.
+/// The answer's name; the holder, the lease, its milliseconds.
 const RENEW: &str = "\
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1";
 
 /// Gives a lease up, unless it is somebody else's.
+///
+/// The answer's name; the holder.
 const RELEASE: &str = "\
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0";
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])";
 
 /// What was told after a piece. Stops before more than a number of bytes, so that nobody can make this server read more;
 /// then the last part of the reply says so.
@@ -64,50 +61,20 @@ for _, piece in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT
 end
 return {pieces, 0}";
 
-/// Tells one holder of a lease from all others.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token(u128);
-
-impl Token {
-    /// 128 bits that no other replica has: the standard library keys its hashers from the system's random numbers.
-    fn random() -> Self {
-        let half = || u128::from(RandomState::new().hash_one(0_u8));
-        Self(half() << 64 | half())
-    }
-
-    /// As a value of Redis.
-    fn lease(self) -> Vec<u8> {
-        [MARK, self.to_string().as_bytes()].concat()
-    }
-
-    /// `None`: the value is no lease.
-    pub(super) fn of_lease(value: &[u8]) -> Option<Self> {
-        let token = value.strip_prefix(MARK)?;
-        let token = std::str::from_utf8(token).ok().filter(|t| t.len() == 32)?;
-        u128::from_str_radix(token, 16).ok().map(Self)
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
 /// What came of asking for an answer.
 pub(super) enum Begun {
     /// It is there.
     Found(Found),
     /// It is not, and this server is to make it.
-    Mine(Token),
-    /// It is not, and whoever has this token makes it.
-    Theirs(Token),
+    Mine(Lease),
+    /// It is not, and whoever has this lease makes it.
+    Theirs(Lease),
 }
 
 /// What was read of what the holder of a lease told.
 pub(super) struct Read {
-    /// Whether it still has the lease.
-    pub(super) held: bool,
+    /// The beat of its lease, if it still has one.
+    pub(super) beat: Option<u64>,
     /// Names and contents of the pieces.
     pub(super) pieces: Vec<(Vec<u8>, Vec<u8>)>,
     /// There is more than an answer may have.
@@ -117,32 +84,36 @@ pub(super) struct Read {
 impl Remote {
     /// The answer of a key, or whose turn it is to make it. Takes the configured timeout at most.
     pub(super) async fn begin(&self, key: &CacheKey, lease: Duration) -> Result<Begun, Failure> {
-        let token = Token::random();
+        let mine = Lease {
+            token: Token::random(),
+            beat: 0,
+            period: lease,
+        };
         let mut commands = Pipeline::new();
         commands
             .cmd("EVAL")
             .arg(BEGIN)
             .arg(1)
             .arg(names::answer(key))
-            .arg(token.lease())
+            .arg(mine.value(&self.mac, key))
             .arg(milliseconds(lease))
             .arg(self.limits.value_bytes);
         let [Value::Array(reply)] = self.replies(&commands).await? else {
             return Err(Failure::Protocol);
         };
         if reply.is_empty() {
-            return Ok(Begun::Mine(token));
+            return Ok(Begun::Mine(mine));
         }
         let Ok([value, remaining]) = <[Value; 2]>::try_from(reply) else {
             return Err(Failure::Protocol);
         };
         let holder = match &value {
-            Value::BulkString(value) => Token::of_lease(value),
+            Value::BulkString(value) => Lease::read(&self.mac, key, value)?,
             _ => None,
         };
         match holder {
             // It was sent twice, because the connection broke before the first reply.
-            Some(holder) if holder == token => Ok(Begun::Mine(token)),
+            Some(holder) if holder.token == mine.token => Ok(Begun::Mine(mine)),
             Some(holder) => Ok(Begun::Theirs(holder)),
             None => Ok(Begun::Found(self.found(key, value, remaining)?)),
         }
@@ -152,8 +123,7 @@ impl Remote {
     pub(super) async fn tell(
         &self,
         key: &CacheKey,
-        token: Token,
-        lease: Duration,
+        renewed: Lease,
         piece: &[u8],
     ) -> Result<bool, Failure> {
         let mut commands = Pipeline::new();
@@ -162,10 +132,11 @@ impl Remote {
             .arg(RENEW)
             .arg(1)
             .arg(names::answer(key))
-            .arg(token.lease())
-            .arg(milliseconds(lease));
+            .arg(renewed.token.holder())
+            .arg(renewed.value(&self.mac, key))
+            .arg(milliseconds(renewed.period));
         if !piece.is_empty() {
-            add_piece(&mut commands, key, token, lease, piece);
+            add_piece(&mut commands, key, renewed, piece);
         }
         match self.sent(&commands).await?.first() {
             Some(Value::Int(held)) => Ok(*held == 1),
@@ -217,8 +188,12 @@ impl Remote {
             },
             _ => Err(Failure::Protocol),
         };
+        // A value in its place that is none of ours says that the lease has ended; who looks for the answer finds it.
+        let holder = Lease::read(&self.mac, key, &holder).unwrap_or_default();
         Ok(Read {
-            held: holder == token.lease(),
+            beat: holder
+                .filter(|holder| holder.token == token)
+                .map(|holder| holder.beat),
             pieces: pieces.into_iter().map(piece).collect::<Result<_, _>>()?,
             too_large: too_large == 1,
         })
@@ -240,20 +215,14 @@ impl Remote {
 }
 
 /// Adds a piece to what was told.
-pub(super) fn add_piece(
-    commands: &mut Pipeline,
-    key: &CacheKey,
-    token: Token,
-    lease: Duration,
-    piece: &[u8],
-) {
-    let log = names::log(key, token);
+pub(super) fn add_piece(commands: &mut Pipeline, key: &CacheKey, held: Lease, piece: &[u8]) {
+    let log = names::log(key, held.token);
     commands
         .cmd("XADD")
         .arg((&log, "*", "d", piece))
         .cmd("PEXPIRE")
         .arg(&log)
-        .arg(milliseconds(LOG_TTL.max(2 * lease)));
+        .arg(milliseconds(LOG_TTL.max(2 * held.period)));
 }
 
 pub(super) fn add_release(commands: &mut Pipeline, key: &CacheKey, token: Token) {
@@ -262,7 +231,7 @@ pub(super) fn add_release(commands: &mut Pipeline, key: &CacheKey, token: Token)
         .arg(RELEASE)
         .arg(1)
         .arg(names::answer(key))
-        .arg(token.lease());
+        .arg(token.holder());
 }
 
 fn milliseconds(time: Duration) -> u64 {

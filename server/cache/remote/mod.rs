@@ -4,18 +4,24 @@
 //! - `config`, `target`, `link`: which Redis, how to connect to it, and the connections;
 //! - `breaker`, `parts`: when to do without it, or without a shard of it; `warnings` keeps the log readable;
 //! - `names`: what things are called there;
-//! - `values`: the answers; `lease`, `relay`: answers that one replica makes while others stream them; `admin`: looking
-//!   over Redis and clearing it.
+//! - `values`: the answers; `token`, `lease`, `piece`, `relay`, `follow`: answers that one replica makes while others
+//!   stream them; `admin`: looking over Redis and clearing it.
+//!
+//! Others can write to Redis. So everything that is read there has a message authentication code, which is checked before
+//! anything else is done with it, and what is not authentic is a miss.
 
 mod admin;
 mod breaker;
 mod config;
+mod follow;
 mod lease;
 mod link;
 mod names;
 mod parts;
+mod piece;
 mod relay;
 mod target;
+mod token;
 mod values;
 mod warnings;
 
@@ -30,13 +36,15 @@ use tokio::time::timeout;
 
 pub use admin::{RemoteError, RemoteUsage};
 pub use config::{RedisConfig, RedisTls, Topology};
+pub use follow::{Follower, Told};
+pub use relay::Leader;
 pub(super) use relay::Turn;
-pub use relay::{Follower, Leader, Told};
 pub(super) use values::Found;
 
 use super::codec::BrokenValue;
 use super::config::CacheError;
 use super::key::CacheKey;
+use super::mac::MacKey;
 use super::stats::Counters;
 use breaker::{Admission, Change};
 use link::Link;
@@ -47,6 +55,10 @@ use warnings::Warnings;
 /// Writes under way at most; more are dropped. With the bound on an answer's size it bounds the memory that a slow
 /// Redis can tie up.
 const WRITES: usize = 64;
+/// At most one line about failures in this time.
+const WARNINGS: Duration = Duration::from_secs(10);
+/// At most one line about broken values in this time: who can write to Redis decides how many there are.
+const BROKEN_VALUES: Duration = Duration::from_secs(60);
 
 /// How to use Redis.
 #[derive(Debug, Clone, Copy)]
@@ -62,12 +74,14 @@ pub(super) struct RemoteLimits {
 /// Answers in Redis.
 pub(super) struct Remote {
     link: Link,
+    mac: MacKey,
     limits: RemoteLimits,
     parts: Parts,
     writes: Arc<Semaphore>,
     /// Answers of other replicas that are being read as they grow.
     followed: Arc<AtomicUsize>,
     warnings: Warnings,
+    broken_values: Warnings,
     counters: Arc<Counters>,
 }
 
@@ -122,11 +136,13 @@ impl Remote {
     ) -> Result<Self, CacheError> {
         Ok(Self {
             link: Link::new(Target::new(config)?, config.connections),
+            mac: MacKey::new(config.secret.as_bytes()),
             limits,
             parts: Parts::new(config.topology == Topology::Cluster, limits.cooldown),
             writes: Arc::new(Semaphore::new(WRITES)),
             followed: Arc::default(),
-            warnings: Warnings::default(),
+            warnings: Warnings::every(WARNINGS),
+            broken_values: Warnings::every(BROKEN_VALUES),
             counters,
         })
     }
@@ -205,9 +221,7 @@ impl Remote {
     fn could_not_read(self: &Arc<Self>, key: &CacheKey, err: Failure) {
         if let Failure::Broken(err) = err {
             self.record(key, true);
-            self.counters.broken_values.add_one();
-            self.warnings
-                .warn(now(), &self.link, "dropped a broken value", &err);
+            self.broken(&err);
             return self.remove(*key);
         }
         self.failed("could not read", &err);
@@ -229,6 +243,13 @@ impl Remote {
             Failure::Redis(err) if err.code().is_some() => {}
             _ => self.record(key, false),
         }
+    }
+
+    /// Counts and logs a value that cannot be used.
+    fn broken(&self, err: &BrokenValue) {
+        self.counters.broken_values[err.kind()].add_one();
+        self.broken_values
+            .warn(now(), &self.link, "dropped a broken value", err);
     }
 
     /// Counts and logs a failure.

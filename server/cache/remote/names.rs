@@ -2,7 +2,7 @@
 //!
 //! The hash in braces is what a cluster shards by, so that all that belongs to an answer lies on one node.
 
-use super::lease::Token;
+use super::token::Token;
 use crate::cache::codec::VERSION;
 use crate::cache::key::CacheKey;
 use crate::cache::selection::Selection;
@@ -42,7 +42,7 @@ mod tests {
         });
         let name = answer(&key);
         let parts: Vec<&str> = name.split(':').collect();
-        assert_eq!(parts[..2], ["code-explainer", "v2"]);
+        assert_eq!(parts[..2], ["code-explainer", "v3"]);
         assert_eq!(parts[5], format!("{{{key}}}"));
         for tag in &parts[2..5] {
             assert!(tag.len() == 16 && tag.bytes().all(|b| b.is_ascii_hexdigit()));

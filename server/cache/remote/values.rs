@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value};
 use tokio::runtime::Handle;
 
-use super::lease::Token;
+use super::token::{Lease, Token};
 use super::{Failure, Remote, names};
 use crate::cache::answer::CachedAnswer;
 use crate::cache::codec::BrokenValue;
@@ -55,6 +55,13 @@ impl Remote {
         });
     }
 
+    /// Gives a lease up that stands for nobody.
+    pub(super) fn release_soon(self: &Arc<Self>, key: CacheKey, token: Token) {
+        self.in_background(&key, async move |this: Arc<Self>| {
+            this.release(&key, token).await;
+        });
+    }
+
     /// Runs a write behind the caller's back. False: it will not be done, because too much is being written already,
     /// Redis is left alone, or there is no runtime to do it.
     fn in_background<F, W>(self: &Arc<Self>, key: &CacheKey, write: W) -> bool
@@ -94,7 +101,7 @@ impl Remote {
             Ok([Value::ServerError(err), _] | [_, Value::ServerError(err)]) => Err(err.into()),
             // Nothing, or somebody is making it.
             Ok([Value::BulkString(value), _])
-                if value.is_empty() || Token::of_lease(&value).is_some() =>
+                if value.is_empty() || Lease::read(&self.mac, key, &value)?.is_some() =>
             {
                 Ok(None)
             }
@@ -117,7 +124,7 @@ impl Remote {
         if value.len() > limit {
             return Err(BrokenValue::TooLarge { limit }.into());
         }
-        let answer = Arc::new(CachedAnswer::decode(key, &value, limit)?);
+        let answer = Arc::new(CachedAnswer::decode(&self.mac, key, &value, limit)?);
         // Redis says -1 for a value that never expires, -2 for one that did so since it was read.
         let time_to_live = match u64::try_from(remaining) {
             Ok(0) => None,
@@ -144,7 +151,7 @@ impl Remote {
 
     /// The command that stores an answer; `None`: it is too large.
     pub(super) fn set(&self, key: &CacheKey, answer: &CachedAnswer) -> Option<Cmd> {
-        let value = answer.encode(key, self.limits.value_bytes)?;
+        let value = answer.encode(&self.mac, key, self.limits.value_bytes)?;
         let ttl = u64::try_from(self.limits.time_to_live.as_millis()).unwrap_or(u64::MAX);
         let mut set = redis::cmd("SET");
         set.arg(names::answer(key)).arg(value);

@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// One line at most in this time.
-const INTERVAL: Duration = Duration::from_secs(10);
-
-/// Warnings about Redis, at most one in ten seconds. Those held back are counted in the next.
-#[derive(Debug, Default)]
-pub(super) struct Warnings(Mutex<State>);
+/// Warnings about Redis, at most one in an interval. Those held back are counted in the next.
+#[derive(Debug)]
+pub(super) struct Warnings {
+    interval: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,6 +18,14 @@ struct State {
 }
 
 impl Warnings {
+    /// At most one in `interval`.
+    pub(super) fn every(interval: Duration) -> Self {
+        Self {
+            interval,
+            state: Mutex::default(),
+        }
+    }
+
     /// Logs what went wrong, unless another warning was logged shortly before `now`.
     pub(super) fn warn(
         &self,
@@ -33,10 +41,10 @@ impl Warnings {
 
     /// `Some` when a line may be logged: how many were held back before it.
     fn due(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state
             .last
-            .is_some_and(|last| now.saturating_duration_since(last) < INTERVAL)
+            .is_some_and(|last| now.saturating_duration_since(last) < self.interval)
         {
             state.held_back += 1;
             return None;
@@ -50,9 +58,11 @@ impl Warnings {
 mod tests {
     use super::*;
 
+    const INTERVAL: Duration = Duration::from_secs(10);
+
     #[test]
     fn at_most_one_warning_in_an_interval_and_the_others_are_counted() {
-        let (warnings, start) = (Warnings::default(), Instant::now());
+        let (warnings, start) = (Warnings::every(INTERVAL), Instant::now());
         assert_eq!(warnings.due(start), Some(0));
         for ms in 1..=50 {
             assert_eq!(warnings.due(start + Duration::from_millis(ms)), None);
