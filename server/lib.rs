@@ -34,6 +34,7 @@ pub mod machine;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+mod model_files;
 pub mod optimize;
 pub mod prompt;
 pub mod quantize;

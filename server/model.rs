@@ -11,7 +11,7 @@ use crate::engine::{
 use crate::optimize::{Choice, Machine, ModelFacts, Wishes};
 use crate::scheduler::{Loader, StepLimits};
 use crate::text::{Text, TextError};
-use crate::weights::{Checkpoint, ModelConfig, PackedModel, WeightsError};
+use crate::weights::{Checkpoint, ModelConfig, ModelMemory, PackedModel, WeightsError};
 
 /// A model whose files have been read; its weights are loaded by `backend`.
 pub struct Model {
@@ -63,7 +63,8 @@ impl Model {
     /// # Errors
     /// [`ModelError`] names the file and what is wrong with it.
     pub fn open(path: &Path, engines: Vec<EngineOptions>) -> Result<Self, ModelError> {
-        Self::from_files(path, Files::open(path)?, engines, None)
+        let files = Files::open(path, ModelMemory::Map)?;
+        Self::from_files(path, files, engines, None)
     }
 
     /// Opens the model that the configuration names, for the engines that it asks for, and chooses what it leaves open.
@@ -71,7 +72,7 @@ impl Model {
     /// # Errors
     /// See [`Model::open`] and [`Devices::engines`](crate::engine::Devices::engines).
     pub fn open_for(config: &Config) -> Result<Self, ModelError> {
-        let files = Files::open(&config.model)?;
+        let files = Files::open(&config.model, config.model_memory)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let cuda_devices = torch::cuda_devices();
         let mut common = config.engine.clone();
@@ -143,10 +144,10 @@ enum Files {
 }
 
 impl Files {
-    fn open(path: &Path) -> Result<Self, WeightsError> {
+    fn open(path: &Path, memory: ModelMemory) -> Result<Self, WeightsError> {
         Ok(match PackedModel::is_at(path) {
-            true => Self::Packed(native::open_packed(path)?),
-            false => Self::Checkpoint(Checkpoint::open(path)?),
+            true => Self::Packed(native::open_packed_with(path, memory)?),
+            false => Self::Checkpoint(Checkpoint::open_with(path, memory)?),
         })
     }
 

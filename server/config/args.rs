@@ -311,6 +311,7 @@ impl ServeArgs {
             connections,
             request_bytes: bodies.validate(message_bytes)?,
             model: model.model,
+            model_memory: model.model_memory,
             optimize: (model.optimize == Optimize::On).then_some(wishes),
             devices: model.device,
             engine: EngineOptions {

@@ -37,6 +37,7 @@ use crate::prompt::normal::Normalize;
 use crate::request::RequestLimits;
 use crate::retrieval::RetrievalConfig;
 use crate::scheduler::SchedulerOptions;
+use crate::weights::ModelMemory;
 
 /// Shape of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -101,6 +102,8 @@ pub struct Config {
     pub request_bytes: RequestBytes,
     /// Where the model lies.
     pub model: PathBuf,
+    /// How the files with its weights are held.
+    pub model_memory: ModelMemory,
     /// What was set of what can be chosen for the model and the machine; `None`: nothing is to be chosen.
     pub optimize: Option<Wishes>,
     /// Where it runs.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::engine::{Devices, EngineKind, KvPrecision, Precision};
+use crate::weights::ModelMemory;
 
 /// Where `make setup` puts the model.
 pub(super) const DEFAULT_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -16,6 +17,14 @@ pub(super) struct ModelArgs {
     #[arg(long, env = "CODE_EXPLAINER_MODEL", value_name = "PATH")]
     #[arg(default_value = DEFAULT_MODEL)]
     pub(super) model: PathBuf,
+
+    /// How the files with the weights are held. map: a packed model is served from its file's own pages, which all servers
+    /// on a machine share; then the file must never be written or cut in place, or answers change or the process ends
+    /// (SIGBUS): replace it by renaming another over it, as `quantize` and every downloader do. copy: in memory of the
+    /// server's own, read and checked once, whatever happens to the file; takes as much memory as the file has bytes, and
+    /// that time at start
+    #[arg(long, env = "CODE_EXPLAINER_MODEL_MEMORY", default_value = "map")]
+    pub(super) model_memory: ModelMemory,
 
     /// Where the model runs: auto (CUDA if there is a device), cpu, cuda, cuda:N. Several engines share one queue: a list
     /// (cuda:0,cuda:1), all (every CUDA device), or cpu:N (N engines, each on its own part of the cores). Each has the KV

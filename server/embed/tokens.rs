@@ -6,10 +6,9 @@ use serde::Deserialize;
 use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::config::EmbedError;
+use crate::model_files;
 use crate::weights::EncoderConfig;
 
-/// Most bytes of a file beside the weights; a vocabulary of 250,000 words has half of it.
-const LARGEST_FILE: u64 = 32 << 20;
 /// Texts that can be told apart need more than the model's own tokens around them.
 const FEWEST_TOKENS: usize = 4;
 
@@ -52,12 +51,12 @@ impl TextTokenizer {
     /// # Errors
     /// [`EmbedError::File`] names the file.
     pub fn open(directory: &Path, config: &EncoderConfig) -> Result<Self, EmbedError> {
-        let lengths: Option<Lengths> = json(&directory.join("sentence_bert_config.json"))?;
+        let lengths: Option<Lengths> = json(directory, "sentence_bert_config.json")?;
         let longest = lengths
             .and_then(|lengths| lengths.max_seq_length)
             .unwrap_or(config.positions)
             .min(config.positions);
-        let pooling: Option<Pooling> = json(&directory.join("1_Pooling/config.json"))?;
+        let pooling: Option<Pooling> = json(directory, "1_Pooling/config.json")?;
         if pooling.is_some_and(|p| {
             !p.pooling_mode_mean_tokens || p.pooling_mode_cls_token || p.pooling_mode_max_tokens
         }) {
@@ -72,7 +71,8 @@ impl TextTokenizer {
             path: path.clone(),
             reason,
         };
-        let bytes = read(&path)?.ok_or_else(|| wrong("the file is missing".into()))?;
+        let bytes = read(directory, "tokenizer.json")?
+            .ok_or_else(|| wrong("the file is missing".into()))?;
         Self::from_bytes(&bytes, longest).map_err(wrong)
     }
 
@@ -121,32 +121,24 @@ impl TextTokenizer {
     }
 }
 
-fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, EmbedError> {
-    let Some(bytes) = read(path)? else {
+fn json<T: serde::de::DeserializeOwned>(
+    directory: &Path,
+    name: &str,
+) -> Result<Option<T>, EmbedError> {
+    let Some(bytes) = read(directory, name)? else {
         return Ok(None);
     };
     let parsed = serde_json::from_slice(&bytes);
     parsed.map(Some).map_err(|e| EmbedError::File {
-        path: path.to_owned(),
+        path: directory.join(name),
         reason: format!("not what is expected: {e}"),
     })
 }
 
 /// A small file's bytes, if it is there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, EmbedError> {
-    let wrong = |reason: String| EmbedError::File {
-        path: path.to_owned(),
-        reason,
-    };
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(wrong(e.to_string())),
-        Ok(metadata) if metadata.len() > LARGEST_FILE => {
-            return Err(wrong(format!("larger than {LARGEST_FILE} bytes")));
-        }
-        Ok(_) => {}
-    }
-    std::fs::read(path)
-        .map(Some)
-        .map_err(|e| wrong(e.to_string()))
+fn read(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, EmbedError> {
+    model_files::read(directory, name).map_err(|e| EmbedError::File {
+        path: directory.join(name),
+        reason: e.to_string(),
+    })
 }

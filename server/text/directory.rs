@@ -1,7 +1,5 @@
 //! A tokenizer and a chat template from the files of a Hugging Face directory.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -12,6 +10,7 @@ use super::bpe::{ByteLevelBpe, check_merges};
 use super::error::TextError;
 use super::family::Family;
 use super::tokenizer::{SpecialTokens, Tokenizer};
+use crate::model_files;
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
@@ -31,7 +30,7 @@ pub(super) struct TokenizerFiles {
 
 impl TokenizerFiles {
     pub(super) fn open(directory: &Path) -> Result<Self, TextError> {
-        let read = |name| Ok(json(&directory.join(name))?.unwrap_or_default());
+        let read = |name| Ok(json(directory, name)?.unwrap_or_default());
         Ok(Self {
             directory: directory.to_owned(),
             config: read(CONFIG)?,
@@ -41,7 +40,7 @@ impl TokenizerFiles {
 
     pub(super) fn tokenizer(&self) -> Result<Tokenizer, TextError> {
         let path = self.directory.join(TOKENIZER);
-        let (path, inner) = match json(&path)? {
+        let (path, inner) = match json(&self.directory, TOKENIZER)? {
             Some(parts) => (
                 path.clone(),
                 from_parts(parts).map_err(|problem| file(&path, problem))?,
@@ -64,7 +63,7 @@ impl TokenizerFiles {
     /// The template's text and where it was found.
     pub(super) fn chat_template(&self) -> Result<Option<(String, String)>, TextError> {
         let path = self.directory.join(TEMPLATE);
-        if let Some(bytes) = read(&path)? {
+        if let Some(bytes) = read(&self.directory, TEMPLATE)? {
             let source = String::from_utf8(bytes);
             let source = source.map_err(|_| file(&path, "is not UTF-8".to_owned()))?;
             return Ok(Some((source, path.display().to_string())));
@@ -99,7 +98,8 @@ impl TokenizerFiles {
     fn vocabulary_tokenizer(&self) -> Result<(PathBuf, tokenizers::Tokenizer), TextError> {
         let path = self.directory.join(VOCABULARY);
         let merges_path = self.directory.join(MERGES);
-        let (Some(vocabulary), Some(merges)) = (json(&path)?, read(&merges_path)?) else {
+        let vocabulary = json(&self.directory, VOCABULARY)?;
+        let (Some(vocabulary), Some(merges)) = (vocabulary, read(&self.directory, MERGES)?) else {
             return Err(TextError::NoTokenizer {
                 directory: self.directory.clone(),
             });
@@ -155,7 +155,8 @@ impl TokenizerFiles {
             .chain(more.filter_map(|token| token.as_str().or_else(|| token["content"].as_str())))
             .collect();
 
-        let listed = json(&path)?.unwrap_or_else(|| Value::Object(Default::default()));
+        let listed =
+            json(&self.directory, ADDED)?.unwrap_or_else(|| Value::Object(Default::default()));
         let listed = vocabulary_of(&listed).map_err(|problem| file(&path, problem))?;
         let mut listed: Vec<(String, u32)> = listed.into_iter().collect();
         listed.sort_by_key(|(_, id)| *id);
@@ -257,25 +258,21 @@ fn merges_of(bytes: &[u8]) -> Result<Merges, String> {
         .collect()
 }
 
-fn json(path: &Path) -> Result<Option<Value>, TextError> {
-    let Some(bytes) = read(path)? else {
+fn json(directory: &Path, name: &str) -> Result<Option<Value>, TextError> {
+    let Some(bytes) = read(directory, name)? else {
         return Ok(None);
     };
     serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|error| file(path, error.to_string()))
+        .map_err(|error| file(&directory.join(name), error.to_string()))
 }
 
 /// The file's bytes; `None` if there is none.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TextError::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
+fn read(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, TextError> {
+    model_files::read(directory, name).map_err(|source| TextError::Read {
+        path: directory.join(name),
+        source,
+    })
 }
 
 fn file(path: &Path, problem: String) -> TextError {

@@ -13,6 +13,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::clock::strftime;
 use super::error::TextError;
+use crate::model_files::LARGEST_TEMPLATE;
 
 /// Work that one rendering may do: about so many instructions, or 64 times as many bytes of text.
 /// A usual template with a long prompt needs some tens of thousands.
@@ -74,6 +75,11 @@ impl ChatTemplate {
         place: String,
         variables: Vec<(&'static str, String)>,
     ) -> Result<Self, TextError> {
+        if source.len() > LARGEST_TEMPLATE {
+            let problem =
+                format!("is larger than {LARGEST_TEMPLATE} bytes, the most that one may have");
+            return Err(TextError::Template { place, problem });
+        }
         let mut environment = Environment::new();
         let compiled = SyntaxConfig::builder()
             .trim_blocks(true)

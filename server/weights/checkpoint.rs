@@ -8,7 +8,7 @@ use super::config::ModelConfig;
 use super::digest::digest;
 use super::dtype::DType;
 use super::error::WeightsError;
-use super::file::{MappedFile, read_small};
+use super::file::{MappedFile, ModelMemory, read_small};
 use super::gguf::{GgufModel, Metadata, read_model, without_tensors};
 use super::huggingface::{Directory, SMALL_FILES};
 use super::table::TensorTable;
@@ -17,8 +17,9 @@ use super::validate::validate;
 
 /// A model's files, mapped and checked. `Send + Sync`; views borrow from it.
 ///
-/// The files must not be written or cut in place while it lives: replace a model by renaming a new file over the old
-/// one, as every downloader does.
+/// Mapped files must not be written or cut in place while it lives: replace a model by renaming a new file over the old
+/// one, as every downloader does, and `quantize`. Bytes that change change answers, and a file that is cut ends the process
+/// (SIGBUS) when what is gone is read; no lock keeps others from it. [`ModelMemory::Copy`] is for where that can happen.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -46,6 +47,14 @@ impl Checkpoint {
     /// # Errors
     /// Whatever is wrong with the files, with the file, the key or the tensor named.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        Self::open_with(path, ModelMemory::Map)
+    }
+
+    /// The same, with the weights held in this way. Copied ones take as much memory as the files have bytes.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: &Path, memory: ModelMemory) -> Result<Self, WeightsError> {
         let metadata = fs::metadata(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => WeightsError::NotFound {
                 path: path.to_owned(),
@@ -56,14 +65,14 @@ impl Checkpoint {
             },
         })?;
         if metadata.is_dir() {
-            Self::open_directory(path)
+            Self::open_directory(path, memory)
         } else {
-            Self::open_gguf(path)
+            Self::open_gguf(path, memory)
         }
     }
 
-    fn open_gguf(path: &Path) -> Result<Self, WeightsError> {
-        let file = MappedFile::open(path)?;
+    fn open_gguf(path: &Path, memory: ModelMemory) -> Result<Self, WeightsError> {
+        let file = MappedFile::open(path, memory)?;
         let GgufModel {
             config,
             tensors,
@@ -85,13 +94,13 @@ impl Checkpoint {
         })
     }
 
-    fn open_directory(path: &Path) -> Result<Self, WeightsError> {
+    fn open_directory(path: &Path, memory: ModelMemory) -> Result<Self, WeightsError> {
         let Directory {
             config,
             name,
             tensors,
             files,
-        } = Directory::open(path)?;
+        } = Directory::open(path, memory)?;
         let parameters = validate(&config, &tensors, path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -128,7 +137,7 @@ impl Checkpoint {
             if let Some(directory) = self.directory() {
                 for name in SMALL_FILES {
                     // A file that cannot be read now counts as absent: whoever needs it reports it.
-                    if let Ok(Some(contents)) = read_small(&directory.join(name)) {
+                    if let Ok(Some(contents)) = read_small(directory, name) {
                         small.push((name, contents));
                     }
                 }

@@ -33,6 +33,7 @@ pub use checkpoint::Checkpoint;
 pub use config::{Activation, Architecture, ModelConfig, RopeScaling};
 pub use dtype::DType;
 pub use error::{ConfigError, WeightsError};
+pub use file::ModelMemory;
 pub use gguf::{Array, Gguf, GgufError, Metadata, StringArray, Value};
 pub use huggingface::{EncoderCheckpoint, EncoderConfig, SafetensorsError, SafetensorsTable};
 pub use packed::{PackedError, PackedModel};

@@ -6,4 +6,5 @@ mod bodies;
 mod embed;
 mod forged_redis;
 mod full_disk;
+mod model_files;
 mod rates;

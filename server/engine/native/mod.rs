@@ -26,4 +26,4 @@ pub mod source;
 
 pub use backend::NativeBackend;
 pub use load::{load, load_for};
-pub use pack::{open_packed, pack};
+pub use pack::{open_packed, open_packed_with, pack};

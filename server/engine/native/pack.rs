@@ -6,15 +6,23 @@ use super::shapes::{MatrixShape, Shapes};
 use super::source::{FREQUENCIES, Source};
 use crate::engine::{EngineError, Precision};
 use crate::weights::packed::PackedWriter;
-use crate::weights::{Checkpoint, PackedModel, WeightsError};
+use crate::weights::{Checkpoint, ModelMemory, PackedModel, WeightsError};
 use std::path::Path;
 
-/// Opens a packed model for this engine's kernels.
+/// Opens a packed model for this engine's kernels, mapped.
 ///
 /// # Errors
 /// See [`PackedModel::open`].
 pub fn open_packed(path: &Path) -> Result<PackedModel, WeightsError> {
-    PackedModel::open(path, LAYOUT)
+    open_packed_with(path, ModelMemory::Map)
+}
+
+/// The same, held in this way.
+///
+/// # Errors
+/// See [`PackedModel::open`].
+pub fn open_packed_with(path: &Path, memory: ModelMemory) -> Result<PackedModel, WeightsError> {
+    PackedModel::open(path, LAYOUT, memory)
 }
 
 /// How many bytes weights took.

@@ -15,6 +15,7 @@ use super::batch::{Batch, Grouping, Indices, Outputs};
 use super::kv_cache::{KvCache, KvShape};
 use super::model::Model;
 use crate::engine::{BlockId, EngineError, Precision, SequenceStep, StepPlan};
+use crate::model_files;
 use crate::weights::Checkpoint;
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -201,7 +202,7 @@ impl Description {
             return Err("there is no such file".to_owned());
         }
         let own = beside(path, "json");
-        let text = fs::read(&own).map_err(|e| {
+        let text = model_files::read_named(&own).map_err(|e| {
             format!(
                 "its description {} cannot be read ({e}); `export --torchscript` writes both",
                 own.display()

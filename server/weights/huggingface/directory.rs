@@ -10,7 +10,7 @@ use super::names::canonical_table;
 use super::safetensors::SafetensorsTable;
 use crate::weights::config::ModelConfig;
 use crate::weights::error::WeightsError;
-use crate::weights::file::{MappedFile, read_small};
+use crate::weights::file::{MappedFile, ModelMemory, read_small};
 use crate::weights::table::TensorTable;
 
 const CONFIG: &str = "config.json";
@@ -40,9 +40,12 @@ pub(in crate::weights) struct Directory {
 }
 
 impl Directory {
-    pub(in crate::weights) fn open(directory: &Path) -> Result<Self, WeightsError> {
+    pub(in crate::weights) fn open(
+        directory: &Path,
+        memory: ModelMemory,
+    ) -> Result<Self, WeightsError> {
         let path = directory.join(CONFIG);
-        let Some(json) = read_small(&path)? else {
+        let Some(json) = read_small(directory, CONFIG)? else {
             let hint = hint(directory, "gguf", "give the path of that GGUF file");
             return Err(WeightsError::NoConfig {
                 path: directory.to_owned(),
@@ -55,12 +58,12 @@ impl Directory {
         let config = ModelConfig::from_hugging_face(&json);
         let mut config = config.map_err(|source| WeightsError::Config { path, source })?;
         let path = directory.join(GENERATION_CONFIG);
-        if let Some(json) = read_small(&path)? {
+        if let Some(json) = read_small(directory, GENERATION_CONFIG)? {
             config = config
                 .with_generation_config(&json)
                 .map_err(|source| WeightsError::Config { path, source })?;
         }
-        let Weights { files, tables } = Weights::open(directory)?;
+        let Weights { files, tables, .. } = Weights::open(directory, memory)?;
         let tensors = canonical_table(&config, &tables)?;
         Ok(Self {
             config,
@@ -72,23 +75,28 @@ impl Directory {
 }
 
 /// The files that hold the tensors, and what each says it holds.
-#[derive(Default)]
-struct Weights {
+struct Weights<'a> {
+    directory: &'a Path,
+    memory: ModelMemory,
     files: Vec<MappedFile>,
     tables: Vec<(PathBuf, SafetensorsTable)>,
 }
 
-impl Weights {
+impl<'a> Weights<'a> {
     /// Takes `model.safetensors` if it is there, else what the index lists, else every `*.safetensors`.
-    fn open(directory: &Path) -> Result<Self, WeightsError> {
-        let mut weights = Self::default();
-        let single = directory.join(WEIGHTS);
+    fn open(directory: &'a Path, memory: ModelMemory) -> Result<Self, WeightsError> {
+        let mut weights = Self {
+            directory,
+            memory,
+            files: Vec::new(),
+            tables: Vec::new(),
+        };
         let index = directory.join(INDEX);
-        if single.exists() {
-            weights.add(single)?;
-        } else if let Some(json) = read_small(&index)? {
+        if directory.join(WEIGHTS).exists() {
+            weights.add(WEIGHTS)?;
+        } else if let Some(json) = read_small(directory, INDEX)? {
             for (shard, expected) in parse_index(&index, &json)? {
-                weights.add_shard(&index, directory.join(shard), &expected)?;
+                weights.add_shard(&index, &shard, &expected)?;
             }
         } else {
             let shards = files_with_extension(directory, "safetensors")?;
@@ -101,7 +109,9 @@ impl Weights {
                 });
             }
             for shard in shards {
-                weights.add(shard)?;
+                // A name that is not UTF-8 was not made by any tool that writes models.
+                let name = shard.file_name().unwrap_or_default().to_string_lossy();
+                weights.add(&name)?;
             }
         }
         Ok(weights)
@@ -110,10 +120,11 @@ impl Weights {
     fn add_shard(
         &mut self,
         index: &Path,
-        shard: PathBuf,
+        name: &str,
         expected: &[String],
     ) -> Result<(), WeightsError> {
         let index = index.to_owned();
+        let shard = self.directory.join(name);
         if !shard.exists() {
             let tensor = expected.first().cloned().unwrap_or_default();
             return Err(WeightsError::MissingShard {
@@ -122,7 +133,7 @@ impl Weights {
                 tensor,
             });
         }
-        let table = self.add(shard.clone())?;
+        let table = self.add(name)?;
         match expected
             .iter()
             .find(|name| !table.tensors.contains_key(*name))
@@ -136,8 +147,9 @@ impl Weights {
         }
     }
 
-    fn add(&mut self, path: PathBuf) -> Result<&SafetensorsTable, WeightsError> {
-        let file = MappedFile::open(&path)?;
+    fn add(&mut self, name: &str) -> Result<&SafetensorsTable, WeightsError> {
+        let path = self.directory.join(name);
+        let file = MappedFile::open_in(self.directory, name, self.memory)?;
         let table = SafetensorsTable::parse(file.bytes()).map_err(|source| {
             let path = path.clone();
             WeightsError::Safetensors { path, source }

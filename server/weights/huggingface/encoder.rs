@@ -8,7 +8,7 @@ use crate::weights::config::Activation;
 use crate::weights::digest::digest;
 use crate::weights::dtype::DType;
 use crate::weights::error::{ConfigError, WeightsError};
-use crate::weights::file::{MappedFile, read_small};
+use crate::weights::file::{MappedFile, ModelMemory, read_small};
 use crate::weights::tensor::{Layout, TensorView};
 
 const ARCHITECTURE: &str = "bert";
@@ -193,7 +193,7 @@ impl EncoderCheckpoint {
             });
         }
         let path = directory.join(CONFIG);
-        let Some(json) = read_small(&path)? else {
+        let Some(json) = read_small(directory, CONFIG)? else {
             return Err(WeightsError::NoConfig {
                 path: directory.to_owned(),
                 hint: "an embedding model has config.json, model.safetensors and tokenizer.json"
@@ -209,7 +209,8 @@ impl EncoderCheckpoint {
                 hint: format!("an embedding model has its weights in {WEIGHTS}"),
             });
         }
-        let file = MappedFile::open(&path)?;
+        // An engine copies what it needs of it and lets it go.
+        let file = MappedFile::open_in(directory, WEIGHTS, ModelMemory::Map)?;
         let table = SafetensorsTable::parse(file.bytes()).map_err(|source| {
             let path = path.clone();
             WeightsError::Safetensors { path, source }
@@ -217,7 +218,7 @@ impl EncoderCheckpoint {
         check(&config, &table, &path)?;
         let mut small = Vec::new();
         for name in SMALL_FILES {
-            if let Some(contents) = read_small(&directory.join(name))? {
+            if let Some(contents) = read_small(directory, name)? {
                 small.push((name, contents));
             }
         }

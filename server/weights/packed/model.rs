@@ -12,7 +12,7 @@ use super::table::{Entry, FileEntry, Table};
 use super::{FILE, METADATA};
 use crate::weights::config::ModelConfig;
 use crate::weights::error::WeightsError;
-use crate::weights::file::{MappedFile, read_small};
+use crate::weights::file::{MappedFile, ModelMemory, read_small};
 use crate::weights::gguf::{Gguf, Metadata};
 use crate::weights::huggingface::SMALL_FILES;
 
@@ -49,13 +49,14 @@ impl PackedModel {
         path.join(FILE).exists()
     }
 
-    /// Opens a directory and checks all of it, for kernels that read `layout`. Maps the weights and copies none.
+    /// Opens a directory and checks all of it, for kernels that read `layout`. Weights that are mapped are not copied;
+    /// of copied ones it is the copy that is checked.
     ///
     /// # Errors
     /// [`WeightsError::Packed`] says what is wrong with it.
-    pub fn open(path: &Path, layout: u32) -> Result<Self, WeightsError> {
+    pub fn open(path: &Path, layout: u32, memory: ModelMemory) -> Result<Self, WeightsError> {
         let weights = path.join(FILE);
-        let file = MappedFile::open(&weights)?;
+        let file = MappedFile::open_in(path, FILE, memory)?;
         file.will_be_read();
         let in_file = |source| WeightsError::Packed {
             path: weights.clone(),
@@ -176,7 +177,7 @@ fn open_files(
     let mut metadata = None;
     for FileEntry { name, checksum } in files {
         let path = directory.join(name);
-        let bytes = read_small(&path)?;
+        let bytes = read_small(directory, name)?;
         let bytes = bytes.ok_or_else(|| wrong(PackedError::MissingFile { file: name.clone() }))?;
         if blake3::hash(&bytes).to_hex().as_str() != checksum {
             return Err(wrong(PackedError::OtherFile { file: name.clone() }));

@@ -127,8 +127,8 @@ fn copy_files(directory: &Path, checkpoint: &Checkpoint) -> Result<Vec<FileEntry
         files.push((METADATA, bytes));
     }
     for name in SMALL_FILES {
-        let source = checkpoint.directory().map(|from| from.join(name));
-        if let Some(bytes) = source.map_or(Ok(None), |path| read_small(&path))? {
+        let source = checkpoint.directory();
+        if let Some(bytes) = source.map_or(Ok(None), |from| read_small(from, name))? {
             files.push((name, bytes));
         }
     }
