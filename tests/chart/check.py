@@ -3,6 +3,7 @@
 Run by `make chart`, with helm and the packages of `.venv`. Prints `N passed, M failed` and fails when M is not 0.
 """
 
+import base64
 import contextlib
 import io
 import subprocess
@@ -120,9 +121,13 @@ def pods_are_confined(rendered):
         pod = o["spec"]["template"]["spec"]
         where = "%s %s" % (o["kind"], o["metadata"]["name"])
         rendered.check(where + ": runs as a user without rights", pod["securityContext"]["runAsNonRoot"])
+        rendered.check(where + ": system calls are filtered",
+                       pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"})
+        rendered.check(where + ": no token of the API", pod["automountServiceAccountToken"] is False)
         for container in pod["containers"] + pod.get("initContainers", []):
             security = container["securityContext"]
             rendered.check(where + ": read-only file system", security["readOnlyRootFilesystem"])
+            rendered.check(where + ": no more rights than it began with", security["allowPrivilegeEscalation"] is False)
             rendered.check(where + ": no capabilities", security["capabilities"] == {"drop": ["ALL"]})
             rendered.check(where + ": memory is limited", "memory" in container["resources"]["limits"])
             declared = {volume["name"] for volume in pod["volumes"]} | {
@@ -180,11 +185,43 @@ def envoy_balances(rendered):
     rendered.check("Envoy: a changed config starts new pods", "checksum/config" in envoy["metadata"]["annotations"])
 
 
+def let_in(rendered, policy):
+    """Who reaches which port by a policy; None is everybody."""
+    spec = rendered.get("NetworkPolicy", policy)["spec"]
+    rendered.check("%s: what comes in is looked at" % policy, spec["policyTypes"] == ["Ingress"])
+    return {port["port"]: rule.get("from") for rule in spec["ingress"] for port in rule["ports"]}
+
+
+def pods(rendered, kind, name=""):
+    """A workload's pods, as a policy names them."""
+    return {"podSelector": rendered.get(kind, name)["spec"]["selector"]}
+
+
+def policies_name_ports(rendered):
+    """A policy for a port that its pods do not have would close the one that they have."""
+    templates = [o["spec"]["template"] for o in rendered.objects if o["kind"] in ("Deployment", "StatefulSet")]
+    for policy in (o for o in rendered.objects if o["kind"] == "NetworkPolicy"):
+        selected = policy["spec"]["podSelector"]["matchLabels"].items()
+        names = {port["name"] for pod in templates if selected <= pod["metadata"]["labels"].items()
+                 for container in pod["spec"]["containers"] for port in container["ports"]}
+        named = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+        rendered.check("NetworkPolicy %s: of its pods' ports" % policy["metadata"]["name"], named == names)
+
+
 def default():
     r = render("default")
     r.check("everything is there", r.kinds() == {
-        "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Secret", "Service",
+        "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "Secret", "Service",
         "ServiceAccount", "StatefulSet"})
+    secret = r.environment()["CODE_EXPLAINER_CACHE_SECRET"]["secretKeyRef"]
+    made = base64.b64decode(r.get("Secret")["data"][secret["key"]])
+    r.check("Redis comes with a secret of the cache's", secret["name"] == "demo-code-explainer" and len(made) >= 32)
+    monitoring = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    r.check("the servers are reached by the balancer, and for metrics", let_in(r, "-server")
+            == {"grpc": [pods(r, "Deployment", "-envoy")], "http": monitoring})
+    r.check("the balancer is reached by all, and for metrics", let_in(r, "-envoy") == {"grpc": None, "status": monitoring})
+    r.check("Redis is reached by the servers", let_in(r, "-redis") == {"redis": [pods(r, "Deployment")]})
+    r.check("weights are mapped", r.environment()["CODE_EXPLAINER_MODEL_MEMORY"] == "map")
     r.check("the autoscaler sets the number of pods", "replicas" not in r.get("Deployment")["spec"])
     hpa = r.get("HorizontalPodAutoscaler")["spec"]
     r.check("scaled by CPU", [m.get("resource", {}).get("name") for m in hpa["metrics"]] == ["cpu"])
@@ -226,7 +263,11 @@ def gpu():
                and monitor["selector"]["matchLabels"].items() <= o["metadata"]["labels"].items()
                and monitor["endpoints"][0]["port"] in [p["name"] for p in o["spec"]["ports"]]]
     r.check("each server is scraped once", scraped == ["demo-code-explainer"])
-    r.check("the network is closed", len([o for o in r.objects if o["kind"] == "NetworkPolicy"]) == 2)
+    gateway = {"podSelector": {"matchLabels": {"app": "mesh-gateway"}}}
+    r.check("a balancer of the operator's own is let in, too", let_in(r, "-server")["grpc"]
+            == [pods(r, "Deployment", "-envoy"), gateway])
+    watchers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
+    r.check("metrics are for another namespace", let_in(r, "-server")["http"] == watchers)
     return r
 
 
@@ -246,6 +287,11 @@ def external_redis():
             == {"secretKeyRef": {"name": "shared-redis", "key": "url"}})
     r.check("the balancer is open to the outside", r.get("Service", "-envoy")["spec"]["type"] == "LoadBalancer")
     script = r.server()["initContainers"][0]["args"][0]
+    r.check("the balancer is open to some", let_in(r, "-envoy")["grpc"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}])
+    r.check("every namespace may scrape", let_in(r, "-server")["http"] == [{"namespaceSelector": {}}])
+    r.check("an image is known by its contents", r.server()["containers"][0]["image"]
+            == "code-explainer:1.2.3@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+    r.check("a secret of the cache's, for a Redis that others have", "CODE_EXPLAINER_CACHE_SECRET" in r.environment())
     r.check("the model is checked before it is used", script.index("sha256sum -c") < script.index("mv "))
     r.check("the server reads what was downloaded", r.environment()["CODE_EXPLAINER_MODEL"] == "/models/model.gguf")
     return r
@@ -292,6 +338,9 @@ def bad_values_are_refused():
     for values, word in (
             (["server.batchsize=8"], "batchsize"),
             (["server.batchSize=0"], "batchSize"),
+            (["image.digest=latest"], "digest"),
+            (["redis.image.digest=sha256:12"], "digest"),
+            (["model.memory=lock"], "memory"),
             (["server.device=tpu"], "device"),
             (["server.precision=int3"], "precision"),
             (["server.grpcPort=70000"], "grpcPort"),
@@ -345,6 +394,7 @@ def main():
         manifests_are_valid(rendered)
         selectors_match(rendered)
         ports_exist(rendered)
+        policies_name_ports(rendered)
         pods_are_confined(rendered)
         server_stops_in_order(rendered)
         if rendered.get("ConfigMap", "-envoy"):

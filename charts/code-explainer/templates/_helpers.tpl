@@ -39,8 +39,10 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* Takes (dict "image" .Values.image "tag" DEFAULT). The tag stays for those who read it: the digest decides. */}}
 {{- define "code-explainer.image" -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- printf "%s:%s" .image.repository (default .tag .image.tag) }}
+{{- with .image.digest }}{{ printf "@%s" . }}{{ end }}
 {{- end }}
 
 {{- define "code-explainer.device" -}}
