@@ -16,7 +16,7 @@
 //! - [`engine`]: the one trait between the scheduler and a device's model, and what implements it.
 //! - [`weights`]: model files. [`model`]: from files to a tokenizer and a backend. [`quantize`]: from files to files that
 //!   a server maps.
-//! - [`machine`]: what engines and long computations run on.
+//! - [`machine`]: what engines and long computations run on. [`cpu`]: how long a computation over a client's text may take.
 //! - [`status`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
 //! - [`error`]: every way an item can fail.
 
@@ -24,6 +24,7 @@ pub mod access;
 pub mod api;
 pub mod cache;
 pub mod config;
+pub mod cpu;
 pub mod disk;
 pub mod embed;
 pub mod engine;

@@ -4,7 +4,10 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use crate::cpu::Limit;
 
 /// What engines and long computations run on. Clones are the same machine.
 #[derive(Clone, Default)]
@@ -56,6 +59,29 @@ impl Machine {
         }
     }
 
+    /// The same, for work that asks how long it may go on: a pass at a time, each within a [`Limit`] of its own. Dropped,
+    /// the work ends at the next look at one, even if it has not begun.
+    ///
+    /// # Errors
+    /// It panicked.
+    pub async fn compute_within<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Passes) -> T + Send + 'static,
+    ) -> Result<T, Panicked> {
+        let abandoned = Abandon::default();
+        let flag = abandoned.0.clone();
+        match self {
+            Self::Threads => self.compute(move || work(&Passes::Real(flag))).await,
+            Self::OneThread(durations) => {
+                let durations = durations.clone();
+                let cost = durations.computation();
+                tokio::time::sleep(cost).await;
+                let done = catch_unwind(AssertUnwindSafe(|| work(&Passes::Simulated(cost))));
+                done.map_err(|_| Panicked("a computation panicked".to_owned()))
+            }
+        }
+    }
+
     /// Cores to share out.
     pub fn cores(&self) -> usize {
         match self {
@@ -71,6 +97,35 @@ impl Machine {
             // What it panics of is in the log.
             let _ = tokio::task::spawn_blocking(work).await;
         }
+    }
+}
+
+/// Where a computation gets the limits of its passes.
+#[derive(Debug)]
+pub enum Passes {
+    /// On a thread, until the flag says that nobody waits.
+    Real(Arc<AtomicBool>),
+    /// All of it takes so long as the simulation says, and no clock is looked at.
+    Simulated(Duration),
+}
+
+impl Passes {
+    /// For the pass that begins now.
+    pub fn limit(&self, time: Duration) -> Limit {
+        match self {
+            Self::Real(abandoned) => Limit::new(time, Some(abandoned.clone())),
+            Self::Simulated(cost) => Limit::fixed(*cost),
+        }
+    }
+}
+
+/// Sets its flag when it is dropped.
+#[derive(Default)]
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -101,6 +156,22 @@ mod tests {
         fn step(&self) -> Duration {
             Duration::ZERO
         }
+    }
+
+    #[tokio::test]
+    async fn work_ends_when_nobody_waits_for_it() {
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (ended, ends) = tokio::sync::oneshot::channel();
+        let spin = move |passes: &Passes| {
+            let limit = passes.limit(Duration::from_secs(3600));
+            let _ = begun.send(());
+            while !limit.is_over() {}
+            let _ = ended.send(limit.is_abandoned());
+        };
+        let work = tokio::spawn(async { Machine::Threads.compute_within(spin).await });
+        begins.await.expect("it begins");
+        work.abort();
+        assert_eq!(ends.await, Ok(true));
     }
 
     #[tokio::test]

@@ -231,7 +231,13 @@ async fn start_engines(
     traces: Arc<Traces>,
     machine: &Machine,
 ) -> Result<Engines, RunError> {
-    let opened = machine.compute(open).await;
+    let opened = machine.compute(|| {
+        // What is made once per process is not charged to the first item that needs it.
+        crate::redact::warm_up();
+        crate::prompt::warm_up();
+        open()
+    });
+    let opened = opened.await;
     let Model {
         text,
         digest,
@@ -283,6 +289,7 @@ async fn start_engines(
         snippets: Snippets::default(),
         normalize: config.cache_normalize,
         redact_secrets: config.redact_secrets,
+        code_cpu_time: config.code_cpu_time,
         retrieval: shared.retrieval.clone(),
         in_flight: InFlight::default(),
         single_flight: config.stream.single_flight,

@@ -259,6 +259,7 @@ impl ServeArgs {
                 model.threads
             ));
         }
+        let code_cpu_time = limits.code_cpu_time()?;
         let redact_secrets = access.redacts();
         let access = access.validate(addresses.listen)?;
         let (connections, message_bytes) = connections.validate(limits.max_code_bytes)?;
@@ -308,6 +309,7 @@ impl ServeArgs {
             http_listen: addresses.http_listen,
             access,
             redact_secrets,
+            code_cpu_time,
             connections,
             request_bytes: bodies.validate(message_bytes)?,
             model: model.model,

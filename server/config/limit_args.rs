@@ -1,5 +1,7 @@
 //! How much is done at once.
 
+use std::time::Duration;
+
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -54,6 +56,19 @@ pub(super) struct LimitArgs {
     )]
     pub(super) max_code_bytes: usize,
 
+    /// CPU time, not time on the clock, that a snippet of 64 KiB may take before an engine gets it: to look for its secrets, to
+    /// tell its language, to outline it, to make its prompt. A shorter one gets its part of that, as one of 4 KiB at least; no
+    /// parse takes more than a quarter of a snippet's time. Ordinary code takes a tenth of the default; without a bound, a few
+    /// KiB that are made for it take minutes. When the time is up, the language is told from words alone, or the prompt has no
+    /// outline: the receipt says so, and the answer is not cached
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_CODE_CPU_TIME",
+        default_value = "500ms",
+        value_name = "TIME"
+    )]
+    code_cpu_time: humantime::Duration,
+
     /// The most tokens that a request may ask for
     #[arg(
         long,
@@ -67,6 +82,22 @@ pub(super) struct LimitArgs {
     #[arg(long, env = "CODE_EXPLAINER_DEFAULT_MAX_NEW_TOKENS", value_name = "N")]
     #[arg(default_value_t = 256)]
     pub(super) default_max_new_tokens: usize,
+}
+
+impl LimitArgs {
+    /// # Errors
+    /// Not even one look at the clock, or no bound at all.
+    pub(super) fn code_cpu_time(&self) -> Result<Duration, String> {
+        let time = Duration::from(self.code_cpu_time);
+        let range = Duration::from_millis(1)..=Duration::from_secs(60);
+        let wrong = || {
+            format!(
+                "--code-cpu-time is {}, expected 1ms to 1m",
+                self.code_cpu_time
+            )
+        };
+        range.contains(&time).then_some(time).ok_or_else(wrong)
+    }
 }
 
 /// Whether tokens are guessed.

@@ -96,6 +96,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// Secrets in snippets are made unreadable.
     pub redact_secrets: bool,
+    /// CPU time that an item may take before an engine gets it.
+    pub code_cpu_time: Duration,
     /// What connections may take.
     pub connections: ConnectionLimits,
     /// What requests may take until they are received.

@@ -29,6 +29,7 @@ pub use queue::Lane;
 pub use tokens::{TextTokenizer, Tokenized};
 
 use crate::access::rates::Rates;
+use crate::cpu::thread_time;
 use crate::disk::DiskHealth;
 use crate::engine::{Encoder, EncoderInfo, torch};
 use crate::error::Error;
@@ -315,8 +316,9 @@ impl Embedder {
             let (cache, tokenizer) = (running.cache.clone(), running.tokenizer.clone());
             let digest = running.info.digest.clone();
             let work = tokio::task::spawn_blocking(move || {
-                let _place = place;
+                let (mut place, began) = (place, thread_time());
                 let done = prepared.turn(&digest, &cache, &tokenizer);
+                place.spend(thread_time().saturating_sub(began));
                 done.map(|()| prepared)
             });
             let worked = work.await.map_err(|panic| {

@@ -16,6 +16,7 @@ use crate::access::rates::Rates;
 use crate::cache::{
     self, CacheKey, CachedAnswer, CachedDelta, FinishReason, Leader, Lookup, Timings, Told,
 };
+use crate::cpu::Budget;
 use crate::error::Error;
 use crate::explain::boarding::Lead;
 use crate::explain::hit::Snippet;
@@ -37,6 +38,8 @@ pub(super) struct Plan {
     pub(super) prepared: OnceCell<Arc<Prepared>>,
     /// Keys what it leaves behind.
     pub(super) salt: Arc<[u8]>,
+    /// CPU time that is left for the prompt.
+    pub(super) budget: Budget,
     /// What the tenant may still ask for.
     pub(super) rates: Arc<Rates>,
 }
@@ -90,12 +93,16 @@ impl Explainer {
             },
         };
         let prepared = self.prompt(writer, plan).await?;
+        // An answer to a prompt that a clock has cut short is not the one that the key names: those who wait for it elsewhere
+        // are let go, and it is not kept.
+        let leader = leader.filter(|_| !prepared.cut_short);
         let (waits, leads) = ((place, priority), leader.as_ref());
         let reason = (self.generate(writer, plan, prepared, waits, leads)).await?;
         let seed = plan.request.sampling.seed;
         let cached = |log: &AnswerLog| Arc::new(to_cached(log, reason, prepared, seed));
         let answer = writer.read(|log| (!log.diverged).then(|| cached(log)));
         match (answer, leader) {
+            _ if prepared.cut_short => {}
             (Some(answer), Some(leader)) => self.cache.finish(leader, key, answer),
             (Some(answer), None) => self.cache.put(key, answer),
             (None, _) => tracing::warn!(
@@ -110,7 +117,7 @@ impl Explainer {
     /// The prompt, made if it is not there; its readers are told of it.
     async fn prompt<'a>(&self, writer: &Writer, plan: &'a Plan) -> Result<&'a Prepared, Error> {
         let make = async || {
-            let prepared = self.prepare(&plan.request, &plan.snippet, &plan.salt);
+            let prepared = self.prepare(&plan.request, &plan.snippet, &plan.salt, &plan.budget);
             prepared.await.map(Arc::new)
         };
         let prepared = plan.prepared.get_or_try_init(make).await?;

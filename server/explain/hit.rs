@@ -1,17 +1,20 @@
 //! Answers that are in memory, told at once: without a prompt, a place in the queue, or a flight. And what is remembered of
 //! snippets, so that their answers have a name before there is a prompt.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits};
+use crate::cpu::{Budget, Limit};
 use crate::error::Error;
 use crate::explain::log::{AnswerLog, Writer};
 use crate::explain::reader::Reader;
 use crate::explain::{Explainer, now};
+use crate::prompt::Strategy;
+use crate::prompt::detect::Detection;
 use crate::prompt::normal::{Normalize, normal_form};
-use crate::prompt::{Strategy, detect};
 use crate::request::{CacheMode, Replay, ValidRequest};
 
 /// Snippets that are remembered: about 3 MB.
@@ -30,6 +33,10 @@ pub(super) struct Snippet {
     pub(super) language: Option<Arc<str>>,
     /// Hash of its normal form, if it has one and answers are named by it.
     pub(super) normal: Option<[u8; 32]>,
+    /// Grammars were given up, because parsing the code takes too long: the language was told without them.
+    pub(super) unparsed: bool,
+    /// A clock decided what was found out: another time it may be something else.
+    pub(super) cut_short: bool,
 }
 
 impl Default for Snippets {
@@ -75,16 +82,18 @@ impl Explainer {
         &self,
         request: &Arc<ValidRequest>,
         salt: &[u8],
+        budget: &Budget,
     ) -> Result<Snippet, Error> {
         if let Some(snippet) = self.known(request, salt) {
             return Ok(snippet);
         }
-        let (surveyed, normalize) = (request.clone(), self.normalize);
-        let snippet = self
-            .work(salt, move || survey(&surveyed, normalize))
-            .await?;
-        let name = name(request, salt);
-        (self.snippets.0).put(name, snippet.clone(), 1, u64::MAX, 0);
+        let mut survey = Survey::new(request.clone(), self.normalize);
+        let pass = move |limit: &Limit| survey.pass(limit);
+        let snippet = self.work_in_passes(salt, budget, pass).await?;
+        if !snippet.cut_short {
+            let name = name(request, salt);
+            (self.snippets.0).put(name, snippet.clone(), 1, u64::MAX, 0);
+        }
         Ok(snippet)
     }
 
@@ -94,19 +103,59 @@ impl Explainer {
             return Some(Snippet {
                 language: given.map(Arc::from),
                 normal: None,
+                unparsed: false,
+                cut_short: false,
             });
         }
         self.snippets.0.get(&name(request, salt), 0)
     }
 }
 
-fn survey(request: &ValidRequest, normalize: Normalize) -> Snippet {
-    let code = &request.code;
-    let detect = || detect::detect(code).map(|found| found.name);
-    let language = request.language.as_deref().or_else(detect);
-    Snippet {
-        language: language.map(Arc::from),
-        normal: normal_form(code, language, normalize),
+/// Finds out about a snippet, a pass at a time: by its words, then by one grammar after the other, then its normal form.
+struct Survey {
+    request: Arc<ValidRequest>,
+    normalize: Normalize,
+    detection: Option<Detection>,
+    /// Once it is known.
+    language: Option<Option<Arc<str>>>,
+    cut_short: bool,
+}
+
+impl Survey {
+    fn new(request: Arc<ValidRequest>, normalize: Normalize) -> Self {
+        let given = request.language.as_deref().map(Arc::from);
+        Self {
+            request,
+            normalize,
+            detection: None,
+            language: given.map(Some),
+            cut_short: false,
+        }
+    }
+
+    fn pass(&mut self, limit: &Limit) -> ControlFlow<Snippet> {
+        let code = &self.request.code;
+        let Some(language) = &self.language else {
+            match &mut self.detection {
+                None => self.detection = Some(Detection::new(code)),
+                Some(detection) => {
+                    if let ControlFlow::Break(found) = detection.try_next(code, limit) {
+                        self.language = Some(found.map(|found| Arc::from(found.name)));
+                    }
+                }
+            }
+            self.cut_short |= limit.was_reached();
+            return ControlFlow::Continue(());
+        };
+        let normal = normal_form(code, language.as_deref(), self.normalize, limit);
+        self.cut_short |= limit.was_reached();
+        let unparsed = (self.detection.as_ref()).is_some_and(Detection::left_out_grammars);
+        ControlFlow::Break(Snippet {
+            language: language.clone(),
+            normal,
+            unparsed,
+            cut_short: self.cut_short,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! - [`events`](ItemEvent): what is told of an item, and [`Outlet`]: the bounded way to who reads it.
 //! - [`Presence`]: how who reads it has left.
 //! - `secrets`: what of the code nothing else may see.
-//! - `prepare`: from a request to a prompt, and to the key of its answer.
+//! - `prepare`: from a request to a prompt, and to the key of its answer. `work`: where, and for how long.
 //! - `log`: an answer as it grows. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
 //! - `boarding`: who shares a flight.
 //! - `hit`: an answer that is in memory, told without a prompt or a flight.
@@ -25,9 +25,10 @@ mod reader;
 mod record;
 mod secrets;
 mod turns;
+mod work;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use cancel::{Cancel, CancelReason};
 pub use events::{
@@ -44,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
+use crate::cpu::Budget;
 use crate::engine::BackendInfo;
 use crate::error::Error;
 use crate::identity::Identity;
@@ -83,6 +85,8 @@ pub struct Explainer {
     pub normalize: Normalize,
     /// Secrets in code are made unreadable.
     pub redact_secrets: bool,
+    /// CPU time that an item may take before an engine gets it.
+    pub code_cpu_time: Duration,
     /// Answers that are under way.
     pub in_flight: InFlight,
     /// Items that ask for the same answer at the same time share one generation.
@@ -188,7 +192,8 @@ impl Explainer {
         (identity.rates.take_items(1))
             .inspect_err(|_| self.metrics.access.rate_limited("items"))?;
         let salt = identity.salt(self.cache_secret.as_bytes());
-        let request = self.without_secrets(request, &salt).await?;
+        let budget = Budget::for_code(self.code_cpu_time, request.code.len());
+        let request = self.without_secrets(request, &salt, &budget).await?;
         if let Some(answer) = self.at_hand(&request, &salt) {
             let reader = told_again(&answer);
             return item.follow(reader, &request, None, deadline, leave).await;
@@ -196,14 +201,17 @@ impl Explainer {
         let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
         let known = tokio::select! {
-            known = self.know(&request, &salt) => known?,
+            known = self.know(&request, &salt, &budget) => known?,
             () = until(deadline) => return Err(Error::Deadline),
         };
         let (snippet, prepared) = known;
         let boarded_at = now();
         let quoted = prepared.as_ref().and_then(|prepared| prepared.quoted);
+        // What a clock has cut short, the request alone does not make.
+        let is_cut = snippet.cut_short || prepared.as_ref().is_some_and(|p| p.cut_short);
         let mode = request.cache_mode;
-        let key = (mode != CacheMode::Bypass && (self.single_flight || self.cache.enabled()))
+        let looks = mode != CacheMode::Bypass && (self.single_flight || self.cache.enabled());
+        let key = (looks && !is_cut)
             .then(|| self.answer_key(&request, &snippet, quoted, &salt))
             .flatten();
         // What is made for everybody is made as everybody wants it.
@@ -225,6 +233,7 @@ impl Explainer {
                     snippet,
                     prepared: OnceCell::new_with(prepared.clone()),
                     salt,
+                    budget,
                     rates: identity.rates.clone(),
                 };
                 self.tasks.spawn(self.clone().fly(lead, plan, place));
@@ -241,12 +250,13 @@ impl Explainer {
         &self,
         request: &Arc<ValidRequest>,
         salt: &[u8],
+        budget: &Budget,
     ) -> Result<(Snippet, Option<Arc<Prepared>>), Error> {
-        let snippet = self.survey(request, salt).await?;
+        let snippet = self.survey(request, salt, budget).await?;
         if request.strategy != Strategy::RetrievalAugmented && !request.include_prompt {
             return Ok((snippet, None));
         }
-        let prepared = self.prepare(request, &snippet, salt).await?;
+        let prepared = self.prepare(request, &snippet, salt, budget).await?;
         Ok((snippet, Some(Arc::new(prepared))))
     }
 }

@@ -1,9 +1,11 @@
 //! From a request to a prompt.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cache::{CacheKey, KeyParts};
+use crate::cpu::{Budget, Limit};
 use crate::error::Error;
 use crate::explain::hit::Snippet;
 use crate::explain::log::About;
@@ -29,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) sources: Vec<Source>,
     /// Names what the prompt quotes, if anything.
     pub(super) quoted: Option<blake3::Hash>,
+    /// A clock decided what is in it: another time it may be another.
+    pub(super) cut_short: bool,
     /// When its making began and ended.
     made: (Instant, Instant),
 }
@@ -54,12 +58,21 @@ impl Explainer {
         request: &Arc<ValidRequest>,
         snippet: &Snippet,
         salt: &[u8],
+        budget: &Budget,
     ) -> Result<Prepared, Error> {
         let began = now();
         let (retrieved, quota) = self.retrieve(request, salt).await;
-        let (request, text, snippet) = (request.clone(), self.text.clone(), snippet.clone());
-        let prompt = move || prepare(&request, &snippet, &text, retrieved, quota);
-        let mut prepared = self.work(salt, prompt).await??;
+        let mut making = Making {
+            request: request.clone(),
+            snippet: snippet.clone(),
+            text: self.text.clone(),
+            retrieved,
+            quota,
+            plain: None,
+            cut_short: false,
+        };
+        let pass = move |limit: &Limit| making.pass(limit);
+        let mut prepared = self.work_in_passes(salt, budget, pass).await??;
         prepared.made = (began, now());
         self.metrics.prompts.made(prepared.made.1 - began);
         let (tokens, context) = (prepared.tokens.len(), self.model.context_length);
@@ -70,25 +83,6 @@ impl Explainer {
             return Err(Error::invalid("code", problem));
         }
         Ok(prepared)
-    }
-
-    /// Parsing and tokenizing take milliseconds on long code: not on the threads that serve the network, not more at once
-    /// than there are cores, and in turns between tenants, whose salts tell them apart.
-    pub(super) async fn work<T: Send + 'static>(
-        &self,
-        salt: &[u8],
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let place = self.preparing.place(salt).await;
-        let done = self.machine.compute(move || {
-            // Held to the end of the work, also when the item has been cancelled meanwhile.
-            let _place = place;
-            work()
-        });
-        done.await.map_err(|panic| {
-            tracing::error!(%panic, "code could not be read, or a prompt not be made");
-            Error::Internal
-        })
     }
 
     /// What is known that is near the code, and the tokens of the prompt that it may take beside the code and the answer.
@@ -154,71 +148,102 @@ struct Quota {
     context: usize,
 }
 
-fn prepare(
-    request: &ValidRequest,
-    snippet: &Snippet,
-    text: &Text,
+/// A prompt on its way, a pass at a time: first what it says, with an outline if one is asked for, then its tokens.
+struct Making {
+    request: Arc<ValidRequest>,
+    snippet: Snippet,
+    text: Arc<Text>,
     retrieved: Retrieved,
     quota: Quota,
-) -> Result<Prepared, Error> {
-    let (plain, plain_prompt) = prompt_with(request, snippet, text, &[])?;
-    let Retrieved { passages, notes } = retrieved;
-    let left = quota.context.saturating_sub(plain_prompt.tokens.len());
-    let tokens = quota.tokens.min(left);
-    let count = |passage: &str| {
-        let tokens = text.tokenizer().encode(passage, false);
-        tokens.map_or(quota.context, |tokens| tokens.len())
-    };
-    let (mut passages, mut less) = fit(passages, tokens.saturating_sub(HEADING_TOKENS), count);
-    let (mut parts, mut prompt) = (plain, plain_prompt.clone());
-    // Tokens are counted passage by passage; together they can come to a few more.
-    while !passages.is_empty() {
-        (parts, prompt) = prompt_with(request, snippet, text, &passages)?;
-        if prompt.tokens.len() <= plain_prompt.tokens.len() + tokens {
-            break;
-        }
-        less += 1;
-        passages.pop();
-        prompt = plain_prompt.clone();
-    }
-    parts.notes.extend(notes);
-    if less > 0 {
-        let note = format!(
-            "{less} of the passages that were found did not fit into the prompt as a whole"
-        );
-        parts.notes.push(note);
-    }
-    Ok(Prepared {
-        quoted: (!passages.is_empty()).then(|| name(&passages)),
-        sources: passages.into_iter().map(Source::from).collect(),
-        tokens: prompt.tokens,
-        text: prompt.text,
-        language: parts.language,
-        notes: parts.notes,
-        made: (now(), now()),
-    })
+    /// Without quotations.
+    plain: Option<PromptParts>,
+    cut_short: bool,
 }
 
-fn prompt_with(
-    request: &ValidRequest,
-    snippet: &Snippet,
-    text: &Text,
-    passages: &[Found],
-) -> Result<(PromptParts, EncodedPrompt), Error> {
-    let references = passages.iter().map(|passage| Reference {
-        title: &passage.title,
-        text: &passage.text,
-    });
-    let references: Vec<Reference<'_>> = references.collect();
-    let language = snippet.language.as_deref().map(str::to_owned);
-    let parts = prompt::build_known(request.strategy, &request.code, language, &references);
-    let prompt = text
-        .encode_prompt(parts.system.as_deref(), &parts.user)
-        .map_err(|error| {
-            tracing::error!(%error, "a prompt could not be tokenized");
-            Error::Internal
-        })?;
-    Ok((parts, prompt))
+impl Making {
+    fn pass(&mut self, limit: &Limit) -> ControlFlow<Result<Prepared, Error>> {
+        let Some(plain) = self.plain.take() else {
+            self.plain = Some(self.parts(&[], limit));
+            self.cut_short = self.snippet.cut_short || limit.was_reached();
+            return ControlFlow::Continue(());
+        };
+        if limit.is_abandoned() {
+            // Nobody hears of it.
+            return ControlFlow::Break(Err(Error::Internal));
+        }
+        ControlFlow::Break(self.prepared(plain, limit))
+    }
+
+    fn prepared(&mut self, plain: PromptParts, limit: &Limit) -> Result<Prepared, Error> {
+        let text = self.text.clone();
+        let plain_prompt = encoded(&text, &plain)?;
+        let Retrieved { passages, notes } = std::mem::take(&mut self.retrieved);
+        let left = (self.quota.context).saturating_sub(plain_prompt.tokens.len());
+        let tokens = self.quota.tokens.min(left);
+        let count = |passage: &str| {
+            let tokens = text.tokenizer().encode(passage, false);
+            tokens.map_or(self.quota.context, |tokens| tokens.len())
+        };
+        let (mut passages, mut less) = fit(passages, tokens.saturating_sub(HEADING_TOKENS), count);
+        let (mut parts, mut prompt) = (plain, plain_prompt.clone());
+        // Tokens are counted passage by passage; together they can come to a few more.
+        while !passages.is_empty() {
+            parts = self.parts(&passages, limit);
+            prompt = encoded(&text, &parts)?;
+            if prompt.tokens.len() <= plain_prompt.tokens.len() + tokens {
+                break;
+            }
+            less += 1;
+            passages.pop();
+            prompt = plain_prompt.clone();
+        }
+        if self.snippet.unparsed {
+            let note = "parsing the code takes too long; its language was told without it";
+            parts.notes.push(note.to_owned());
+        }
+        parts.notes.extend(notes);
+        if less > 0 {
+            let note = format!(
+                "{less} of the passages that were found did not fit into the prompt as a whole"
+            );
+            parts.notes.push(note);
+        }
+        Ok(Prepared {
+            quoted: (!passages.is_empty()).then(|| name(&passages)),
+            sources: passages.into_iter().map(Source::from).collect(),
+            tokens: prompt.tokens,
+            text: prompt.text,
+            language: parts.language,
+            notes: parts.notes,
+            cut_short: self.cut_short,
+            made: (now(), now()),
+        })
+    }
+
+    fn parts(&self, passages: &[Found], limit: &Limit) -> PromptParts {
+        let references = passages.iter().map(|passage| Reference {
+            title: &passage.title,
+            text: &passage.text,
+        });
+        let references: Vec<Reference<'_>> = references.collect();
+        let request = &self.request;
+        let language = self.snippet.language.as_deref().map(str::to_owned);
+        prompt::build_known(
+            request.strategy,
+            &request.code,
+            language,
+            &references,
+            limit,
+        )
+    }
+}
+
+fn encoded(text: &Text, parts: &PromptParts) -> Result<EncodedPrompt, Error> {
+    let prompt = text.encode_prompt(parts.system.as_deref(), &parts.user);
+    prompt.map_err(|error| {
+        tracing::error!(%error, "a prompt could not be tokenized");
+        Error::Internal
+    })
 }
 
 /// The same for the same quotations, and for no others.

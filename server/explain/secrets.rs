@@ -1,5 +1,6 @@
 //! Secrets in code go before anything looks at it: what follows (cache, retrieval, prompt, trace) has never had them.
 
+use crate::cpu::{Budget, Limit};
 use crate::error::Error;
 use crate::explain::Explainer;
 use crate::redact::redact;
@@ -14,6 +15,7 @@ impl Explainer {
         &self,
         mut request: ValidRequest,
         salt: &[u8],
+        budget: &Budget,
     ) -> Result<ValidRequest, Error> {
         if !self.redact_secrets {
             return Ok(request);
@@ -23,11 +25,11 @@ impl Explainer {
             let redacted = redact(&code);
             (code, redacted)
         } else {
-            let scan = move || {
+            let scan = move |_: &Limit| {
                 let redacted = redact(&code);
                 (code, redacted)
             };
-            self.work(salt, scan).await?
+            self.work(salt, budget, scan).await?
         };
         if let Some(redacted) = &redacted {
             self.metrics.access.redacted(redacted.count());

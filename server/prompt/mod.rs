@@ -14,6 +14,7 @@ mod reference;
 
 pub use reference::Reference;
 
+use crate::cpu::Limit;
 use language::{Language, parse_language};
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -115,6 +116,14 @@ fn known_strategies() -> String {
     format!("{} or {last}", rest.join(", "))
 }
 
+/// Makes what is made once per process: tables over the grammars.
+pub fn warm_up() {
+    for language in Language::ALL {
+        // The element makes it read as JSX, too, where a language has it.
+        outline::outline(language, "x = <a></a>");
+    }
+}
+
 /// What the model is asked, before the chat template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptParts {
@@ -149,22 +158,24 @@ pub fn build_with(
         None
     });
     let language = given.or_else(|| detect::detect(code).map(|found| found.name.to_owned()));
-    let parts = build_known(strategy, code, language, references);
+    let parts = build_known(strategy, code, language, references, &Limit::none());
     notes.extend(parts.notes);
     PromptParts { notes, ..parts }
 }
 
 /// As [`build_with`], for a language that was told from the code before, in its canonical form; `None`: it cannot be told.
+/// Where `limit` is over before the outline is there, the prompt has none.
 pub fn build_known(
     strategy: Strategy,
     code: &str,
     language: Option<String>,
     references: &[Reference<'_>],
+    limit: &Limit,
 ) -> PromptParts {
     let mut notes = Vec::new();
     let mut user = format!("{INSTRUCTION}\n\n");
     if strategy == Strategy::AstAugmented
-        && let Some(outline) = outline_text(code, language.as_deref(), &mut notes)
+        && let Some(outline) = outline_text(code, language.as_deref(), limit, &mut notes)
     {
         user.push_str(OUTLINE_HEADING);
         for line in outline.lines() {
@@ -186,7 +197,12 @@ pub fn build_known(
 }
 
 /// The outline's text. Without one, a note says why, and the prompt is the one of [`Strategy::Vanilla`].
-fn outline_text(code: &str, language: Option<&str>, notes: &mut Vec<String>) -> Option<String> {
+fn outline_text(
+    code: &str,
+    language: Option<&str>,
+    limit: &Limit,
+    notes: &mut Vec<String>,
+) -> Option<String> {
     let Some(name) = language else {
         notes.push(
             "the language could not be told from the code; explained without an outline".to_owned(),
@@ -199,7 +215,7 @@ fn outline_text(code: &str, language: Option<&str>, notes: &mut Vec<String>) -> 
         ));
         return None;
     };
-    let Some(outline) = outline::outline(language, code) else {
+    let Some(outline) = outline::outline_within(language, code, limit) else {
         notes.push("the code takes too long to parse; explained without an outline".to_owned());
         return None;
     };

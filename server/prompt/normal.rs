@@ -8,6 +8,7 @@ use tree_sitter::Node;
 
 use super::language::Language;
 use super::parse::{self, Syntax};
+use crate::cpu::Limit;
 
 /// Separates these hashes from every other use of BLAKE3's key derivation.
 const CONTEXT: &str = "code-explainer 2026-11 normal form of code";
@@ -24,8 +25,13 @@ pub enum Normalize {
     Comments,
 }
 
-/// A hash of the code's normal form; `None`: it has none.
-pub fn normal_form(code: &str, language: Option<&str>, how: Normalize) -> Option<[u8; 32]> {
+/// A hash of the code's normal form; `None`: it has none, or `limit` is over before it is found.
+pub fn normal_form(
+    code: &str,
+    language: Option<&str>,
+    how: Normalize,
+    limit: &Limit,
+) -> Option<[u8; 32]> {
     if how == Normalize::Off {
         return None;
     }
@@ -34,7 +40,7 @@ pub fn normal_form(code: &str, language: Option<&str>, how: Normalize) -> Option
     let (syntax, tree) = [Some(Syntax::Plain(language)), tsx()]
         .into_iter()
         .flatten()
-        .filter_map(|syntax| Some((syntax, parse::parse(syntax, code)?)))
+        .filter_map(|syntax| Some((syntax, parse::parse(syntax, code, limit)?)))
         .find(|(_, tree)| !tree.root_node().has_error())?;
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     hasher.update(&[how as u8, syntax.index() as u8]);
@@ -138,7 +144,7 @@ mod tests {
 
     #[track_caller]
     fn check(language: &str, how: Normalize, a: &str, b: &str, same: bool) {
-        let form = |code| normal_form(code, Some(language), how);
+        let form = |code| normal_form(code, Some(language), how, &Limit::none());
         assert!(form(a).is_some() && form(b).is_some(), "both parse");
         assert_eq!(form(a) == form(b), same, "{a:?} and {b:?}");
     }
@@ -218,10 +224,12 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_has_no_normal_form() {
-        let none = |code, language| normal_form(code, language, Normalize::Comments).is_none();
+        let none = |code, language| {
+            normal_form(code, language, Normalize::Comments, &Limit::none()).is_none()
+        };
         assert!(none("fn f( {", Some("rust")));
         assert!(none("puts 1", Some("ruby")));
         assert!(none("x = 1", None));
-        assert!(normal_form("x = 1", Some("python"), Normalize::Off).is_none());
+        assert!(normal_form("x = 1", Some("python"), Normalize::Off, &Limit::none()).is_none());
     }
 }

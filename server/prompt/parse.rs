@@ -1,17 +1,29 @@
 //! Parsing with bounds: hostile input costs a bounded amount of work.
 //!
-//! The bound is a number of the parser's operations and not a time, so that the same code gives the same outline on a
-//! busy machine as on an idle one.
+//! The first bound counts the parser's operations and the bytes that its lexer reads, against how far it has come: so the
+//! same code gives the same tree on a busy machine as on an idle one, and text whose every token costs much is given up
+//! where it begins and not at its end. But an operation costs more the more the parser has open, so there is a second
+//! bound, of time: the caller's [`Limit`].
 
 use super::language::Language;
+use crate::cpu::Limit;
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
 use tree_sitter::{ParseOptions, Parser, Tree};
 
-/// Calls of the progress callback after which a parse is given up. tree-sitter makes one per hundred operations of its
-/// parser; ordinary code costs well under one operation per byte, and two million operations a second were measured on
-/// the worst text that was tried.
-const MAX_PROGRESS_CALLS: usize = 10_000;
+/// Operations of the parser for each call of its progress callback: tree-sitter's own number.
+const OPERATIONS_PER_CALL: usize = 100;
+/// Operations that a parse may be ahead of [`OPERATIONS_PER_BYTE`].
+const OPERATIONS_AHEAD: usize = 20_000;
+/// Operations for each byte up to where the parser is.
+const OPERATIONS_PER_BYTE: usize = 8;
+/// Bytes that the lexer is given at a time: what it reads twice within of a piece is not counted.
+const PIECE_BYTES: usize = 256;
+/// Bytes that the lexer may read ahead of [`READS_PER_BYTE`]: a few times all of the longest code.
+const READ_AHEAD: usize = 256 * 1024;
+/// Bytes that it may read for each byte up to where the parser is.
+const READS_PER_BYTE: usize = 16;
 
 /// One grammar of tree-sitter. TypeScript has two: in one `<T>x` is a cast, in the other it opens an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,25 +61,76 @@ impl Syntax {
     }
 }
 
-/// Parses code, or gives up: `None` when that takes more work than the bound allows.
-pub(super) fn parse(syntax: Syntax, code: &str) -> Option<Tree> {
+/// Parses code, or gives up: `None` when that takes more work than the bounds allow, or than `limit` does.
+pub(super) fn parse(syntax: Syntax, code: &str, limit: &Limit) -> Option<Tree> {
     let mut parser = Parser::new();
     parser.set_language(syntax.grammar()).ok()?;
-    let mut calls = 0usize;
-    let mut progress = |_: &tree_sitter::ParseState| {
-        calls += 1;
-        if calls > MAX_PROGRESS_CALLS {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+    let work = Work::new(limit);
+    let mut progress = |state: &tree_sitter::ParseState| {
+        work.operations(state.current_byte_offset());
+        match work.gave_up.get() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
     };
     let bytes = code.as_bytes();
-    parser.parse_with_options(
-        &mut |offset, _| bytes.get(offset..).unwrap_or_default(),
+    let mut read = |offset: usize, _| -> &[u8] {
+        let rest = bytes.get(offset..).unwrap_or_default();
+        let piece = &rest[..rest.len().min(PIECE_BYTES)];
+        work.read(piece.len());
+        // A lexer in the middle of a long token makes no progress that could be stopped: it finds the end of the text.
+        if work.gave_up.get() { &[] } else { piece }
+    };
+    let tree = parser.parse_with_options(
+        &mut read,
         None,
         Some(ParseOptions::new().progress_callback(&mut progress)),
-    )
+    );
+    tree.filter(|_| !work.gave_up.get())
+}
+
+/// What a parse has done so far.
+struct Work<'a> {
+    limit: &'a Limit,
+    operations: Cell<usize>,
+    read: Cell<usize>,
+    /// The furthest that the parser has been.
+    at: Cell<usize>,
+    gave_up: Cell<bool>,
+}
+
+impl<'a> Work<'a> {
+    fn new(limit: &'a Limit) -> Self {
+        Self {
+            limit,
+            operations: Cell::new(0),
+            read: Cell::new(0),
+            at: Cell::new(0),
+            gave_up: Cell::new(false),
+        }
+    }
+
+    /// The parser has done another [`OPERATIONS_PER_CALL`], and is at this byte.
+    fn operations(&self, at: usize) {
+        self.at.set(self.at.get().max(at));
+        (self.operations).set(self.operations.get() + OPERATIONS_PER_CALL);
+        self.check();
+    }
+
+    /// The lexer was given so many bytes.
+    fn read(&self, bytes: usize) {
+        self.read.set(self.read.get() + bytes);
+        self.check();
+    }
+
+    fn check(&self) {
+        let at = self.at.get();
+        let too_much = self.operations.get() > OPERATIONS_AHEAD + OPERATIONS_PER_BYTE * at
+            || self.read.get() > READ_AHEAD + READS_PER_BYTE * at;
+        if !self.gave_up.get() && (too_much || self.limit.is_over()) {
+            self.gave_up.set(true);
+        }
+    }
 }
 
 /// What of a parsed text is not in the language.

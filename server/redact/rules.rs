@@ -227,6 +227,11 @@ static COMPILED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     all.expect("fixed patterns")
 });
 
+pub(super) fn warm_up() {
+    LazyLock::force(&COMPILED);
+    anchors::windows("");
+}
+
 /// Where secrets are, and their kinds.
 pub(super) fn find(text: &str) -> Vec<(Range<usize>, &'static str)> {
     let mut found = Vec::new();

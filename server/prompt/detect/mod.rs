@@ -11,7 +11,9 @@ mod tables;
 
 use super::language::{Language, canonical};
 use super::parse::{self, Syntax, syntax_errors};
+use crate::cpu::Limit;
 use features::{code_lines, score};
+use std::ops::ControlFlow;
 
 /// The most of a text that is looked at, in bytes.
 pub const MAX_SAMPLE_BYTES: usize = 16 * 1024;
@@ -51,46 +53,137 @@ impl DetectedLanguage {
 /// Only the first [`MAX_SAMPLE_BYTES`] are looked at, so that the time is bounded. The same text always gives the same
 /// answer.
 pub fn detect(code: &str) -> Option<DetectedLanguage> {
-    let sample = parse::prefix(code, MAX_SAMPLE_BYTES);
-    let declared = markers::declared(sample);
-    // Node also runs TypeScript: the script's first line does not tell the two apart.
-    if let Some(name) = declared.filter(|name| *name != Language::JavaScript.as_str()) {
-        return Some(DetectedLanguage { name });
+    let mut detection = Detection::new(code);
+    loop {
+        if let ControlFlow::Break(found) = detection.try_next(code, &Limit::none()) {
+            return found;
+        }
     }
-    let lines = code_lines(sample);
-    let outlined = best_outlined(sample, &lines);
-    let statements = f64::from(score(others::STATEMENTS, &lines));
-    let data = others::DATA
-        .iter()
-        .map(|(name, features)| (*name, f64::from(score(features, &lines)) - statements));
-    let other = others::OTHERS
-        .iter()
-        .map(|(name, features)| (*name, f64::from(score(features, &lines))))
-        .chain(data)
-        // The first of equals stays.
-        .fold(None, |best: Option<(&str, f64)>, next| {
-            if best.is_none_or(|b| next.1 > b.1) {
-                Some(next)
-            } else {
-                best
-            }
-        });
-    let name = match (outlined, other) {
-        (Some((language, _)), _) if declared.is_some() && language == Language::TypeScript => {
-            language.as_str()
-        }
-        _ if declared.is_some() => Language::JavaScript.as_str(),
-        (Some((language, points)), Some((_, other))) if points >= THRESHOLD && points >= other => {
-            language.as_str()
-        }
-        (_, Some((name, points))) if points >= THRESHOLD => name,
-        _ => return None,
-    };
-    canonical(name).map(|name| DetectedLanguage { name })
 }
 
-/// The outlined language that the sample is most likely in, with its score.
-fn best_outlined(sample: &str, lines: &[features::Line]) -> Option<(Language, f64)> {
+/// A detection on its way, so that others can have their turn between two grammars that are tried.
+#[derive(Debug)]
+pub struct Detection {
+    declared: Option<&'static str>,
+    /// The best of those that have no outline.
+    other: Option<(&'static str, f64)>,
+    /// Outlined languages that the words speak for, the best first. Those before `tried` were corrected.
+    candidates: Vec<(Language, f64)>,
+    tried: usize,
+    best: Option<(Language, f64)>,
+    unparsed: bool,
+}
+
+impl Detection {
+    /// Reads what the code says by its words alone.
+    pub fn new(code: &str) -> Self {
+        let sample = parse::prefix(code, MAX_SAMPLE_BYTES);
+        let declared = markers::declared(sample);
+        let mut detection = Self {
+            declared,
+            other: None,
+            candidates: Vec::new(),
+            tried: 0,
+            best: None,
+            unparsed: false,
+        };
+        if detection.is_declared() {
+            return detection;
+        }
+        let lines = code_lines(sample);
+        detection.candidates = candidates(&lines);
+        let statements = f64::from(score(others::STATEMENTS, &lines));
+        let data = others::DATA
+            .iter()
+            .map(|(name, features)| (*name, f64::from(score(features, &lines)) - statements));
+        detection.other = others::OTHERS
+            .iter()
+            .map(|(name, features)| (*name, f64::from(score(features, &lines))))
+            .chain(data)
+            // The first of equals stays.
+            .fold(None, |best: Option<(&str, f64)>, next| {
+                if best.is_none_or(|b| next.1 > b.1) {
+                    Some(next)
+                } else {
+                    best
+                }
+            });
+        detection
+    }
+
+    /// Tries the grammar of one more candidate on the same code, unless the language is told already.
+    pub fn try_next(&mut self, code: &str, limit: &Limit) -> ControlFlow<Option<DetectedLanguage>> {
+        let Some(&(language, points)) = self.candidates.get(self.tried) else {
+            return ControlFlow::Break(self.told());
+        };
+        if self.stands_alone(points) {
+            self.best = Some((language, points));
+        }
+        if self.is_decided(points) {
+            return ControlFlow::Break(self.told());
+        }
+        let sample = parse::prefix(code, MAX_SAMPLE_BYTES);
+        let corrected = corrected(language, points, sample, limit);
+        self.unparsed |= corrected.is_none();
+        // What is too much work to parse says nothing.
+        let points = corrected.unwrap_or(points);
+        // The first of equals stays.
+        if self.best.is_none_or(|(_, best)| points > best) {
+            self.best = Some((language, points));
+        }
+        self.tried += 1;
+        ControlFlow::Continue(())
+    }
+
+    /// Whether a grammar was given up, so that the language was told without it.
+    pub fn left_out_grammars(&self) -> bool {
+        self.unparsed
+    }
+
+    /// Node also runs TypeScript: the script's first line does not tell the two apart.
+    fn is_declared(&self) -> bool {
+        (self.declared).is_some_and(|name| name != Language::JavaScript.as_str())
+    }
+
+    /// Whether the first candidate, with these points, would be told whatever the grammars say of it and of the others.
+    fn stands_alone(&self, points: f64) -> bool {
+        let least = points * (1.0 - WORST_PENALTY);
+        let next = self.candidates.get(1).map_or(0.0, |(_, points)| *points);
+        let other = self.other.map_or(0.0, |(_, points)| points);
+        self.tried == 0 && least > next + CLEAN_PARSE && least >= THRESHOLD.max(other)
+    }
+
+    /// Whether no candidate from here on can be better than those before, where the next one has these points.
+    fn is_decided(&self, points: f64) -> bool {
+        self.best
+            .is_some_and(|(_, best)| points + CLEAN_PARSE <= best)
+    }
+
+    fn told(&self) -> Option<DetectedLanguage> {
+        if let Some(name) = self.declared.filter(|_| self.is_declared()) {
+            return Some(DetectedLanguage { name });
+        }
+        let name = match (self.best, self.other) {
+            (Some((language, _)), _)
+                if self.declared.is_some() && language == Language::TypeScript =>
+            {
+                language.as_str()
+            }
+            _ if self.declared.is_some() => Language::JavaScript.as_str(),
+            (Some((language, points)), Some((_, other)))
+                if points >= THRESHOLD && points >= other =>
+            {
+                language.as_str()
+            }
+            (_, Some((name, points))) if points >= THRESHOLD => name,
+            _ => return None,
+        };
+        canonical(name).map(|name| DetectedLanguage { name })
+    }
+}
+
+/// The outlined languages that the lines' words speak for, the best first.
+fn candidates(lines: &[features::Line]) -> Vec<(Language, f64)> {
     let of = |features| f64::from(score(features, lines));
     let (javascript, c) = (of(tables::javascript::JAVASCRIPT), of(tables::c::C));
     let mut candidates: Vec<(Language, f64)> = Language::ALL
@@ -116,29 +209,20 @@ fn best_outlined(sample: &str, lines: &[features::Line]) -> Option<(Language, f6
     candidates.sort_by(|a, b| b.1.total_cmp(&a.1));
     candidates.truncate(MAX_PARSED);
     candidates
-        .into_iter()
-        .map(|(language, points)| (language, corrected(language, points, sample)))
-        .fold(None, |best: Option<(Language, f64)>, next| {
-            if best.is_none_or(|b| next.1 > b.1) {
-                Some(next)
-            } else {
-                best
-            }
-        })
 }
 
-/// A score corrected by how much of the sample is not in the language.
-fn corrected(language: Language, points: f64, sample: &str) -> f64 {
-    let errors = |syntax| parse::parse(syntax, sample).map(|tree| syntax_errors(&tree).bytes);
+/// A score corrected by how much of the sample is not in the language; `None` where that is too much work to find out.
+fn corrected(language: Language, points: f64, sample: &str, limit: &Limit) -> Option<f64> {
+    let errors =
+        |syntax| parse::parse(syntax, sample, limit).map(|tree| syntax_errors(&tree).bytes);
     let mut bytes = errors(Syntax::Plain(language));
     if language == Language::TypeScript && bytes != Some(0) {
         bytes = bytes.into_iter().chain(errors(Syntax::Tsx)).min();
     }
-    // What is too much work to parse says nothing.
-    let Some(bytes) = bytes else { return points };
+    let bytes = bytes?;
     if bytes == 0 {
-        return points + CLEAN_PARSE;
+        return Some(points + CLEAN_PARSE);
     }
     let ratio = bytes as f64 / sample.len().max(1) as f64;
-    points * (1.0 - WORST_PENALTY * (ratio / WORST_ERRORS).min(1.0))
+    Some(points * (1.0 - WORST_PENALTY * (ratio / WORST_ERRORS).min(1.0)))
 }

@@ -1,8 +1,9 @@
 //! The walk's part for calls: what is called from where, and who calls itself.
 
-use super::walk::{MAX_LIST, OpenKind, Walk, add};
+use super::walk::{MAX_LIST, Walk, add};
 use super::{Outline, names, references};
 use crate::prompt::language::Language;
+use std::collections::{HashMap, HashSet};
 use tree_sitter::Node;
 
 impl Walk<'_> {
@@ -36,12 +37,8 @@ impl Walk<'_> {
             return;
         }
         let own = self.grammar.receivers.contains(&receiver.as_str());
-        let mut open_items = self.open.iter().filter_map(|open| match open.kind {
-            OpenKind::Item { index, .. } => Some(index),
-            _ => None,
-        });
         let items = &mut self.outline.items;
-        let called = open_items.rfind(|index| {
+        let called = self.items_around.iter().copied().rfind(|index| {
             let item = &items[*index];
             // A method of a type in Go and C++ is named with it.
             let same = names::last_part(&item.name) == name;
@@ -71,32 +68,18 @@ impl Walk<'_> {
             add(&mut self.outline.top_level.calls, path);
         }
         let items = &mut self.outline.items;
-        let functions: Vec<(String, Vec<String>)> = items
-            .iter()
-            .filter(|item| item.is_function)
-            .map(|item| {
-                (
-                    names::last_part(&item.name).to_owned(),
-                    item.facts.calls.clone(),
-                )
-            })
-            .collect();
+        // By name, because each of hundreds of functions may call each other one: whom those of that name call.
+        let mut functions: HashMap<String, HashSet<String>> = HashMap::new();
+        for item in items.iter().filter(|item| item.is_function) {
+            let calls = functions.entry(names::last_part(&item.name).to_owned());
+            calls.or_default().extend(item.facts.calls.iter().cloned());
+        }
         for item in items.iter_mut().filter(|item| item.is_function) {
-            let own_name = names::last_part(&item.name).to_owned();
-            item.facts
-                .calls
-                .retain(|call| functions.iter().any(|(name, _)| name == call));
-            item.facts.mutual = item
-                .facts
-                .calls
-                .iter()
-                .filter(|call| {
-                    functions
-                        .iter()
-                        .any(|(name, calls)| name == *call && calls.contains(&own_name))
-                })
-                .cloned()
-                .collect();
+            let own_name = names::last_part(&item.name);
+            let calls = &mut item.facts.calls;
+            calls.retain(|call| functions.contains_key(call));
+            let back = |call: &&String| functions[*call].contains(own_name);
+            item.facts.mutual = calls.iter().filter(back).cloned().collect();
         }
         self.outline
     }

@@ -145,11 +145,7 @@ impl Walk<'_> {
         is_function: bool,
         signature: Signature,
     ) {
-        let depth = self
-            .open
-            .iter()
-            .filter(|open| matches!(open.kind, OpenKind::Item { .. }))
-            .count();
+        let depth = self.items_around.len();
         if self.outline.items.len() >= MAX_ITEMS || depth >= MAX_ITEM_DEPTH {
             self.outline.omitted += 1;
             return;
@@ -171,14 +167,11 @@ impl Walk<'_> {
             depth,
             facts,
         });
-        let index = self.outline.items.len() - 1;
+        self.items_around.push(self.outline.items.len() - 1);
         let loops_around = std::mem::take(&mut self.loops);
         self.open.push(Open {
             level,
-            kind: OpenKind::Item {
-                index,
-                loops_around,
-            },
+            kind: OpenKind::Item { loops_around },
         });
     }
 

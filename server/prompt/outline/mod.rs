@@ -17,6 +17,7 @@ pub use render::{MAX_OUTLINE_BYTES, MAX_OUTLINE_LINES};
 
 use super::language::Language;
 use super::parse::{self, Syntax, syntax_errors};
+use crate::cpu::Limit;
 
 /// The longest code that is outlined; of longer code, the beginning is.
 pub const MAX_SOURCE_BYTES: usize = 64 * 1024;
@@ -105,20 +106,26 @@ impl Facts {
 
 /// Outlines a snippet; `None` when parsing it takes more work than is allowed, as text does that was made for it.
 pub fn outline(language: Language, code: &str) -> Option<Outline> {
+    outline_within(language, code, &Limit::none())
+}
+
+/// As [`outline`]; `None` also when `limit` is over before the end.
+pub fn outline_within(language: Language, code: &str, limit: &Limit) -> Option<Outline> {
     let source = parse::prefix(code, MAX_SOURCE_BYTES);
     let mut syntax = Syntax::Plain(language);
-    let mut tree = parse::parse(syntax, source)?;
+    let mut tree = parse::parse(syntax, source, limit)?;
     let mut errors = syntax_errors(&tree);
     if language == Language::TypeScript
         && errors.bytes > 0
-        && let Some(tsx) = parse::parse(Syntax::Tsx, source)
+        && let Some(tsx) = parse::parse(Syntax::Tsx, source, limit)
     {
         let tsx_errors = syntax_errors(&tsx);
         if tsx_errors.bytes < errors.bytes {
             (syntax, tree, errors) = (Syntax::Tsx, tsx, tsx_errors);
         }
     }
-    let mut outline = walk::walk(grammar::roles(syntax, language), language, &tree, source);
+    let roles = grammar::roles(syntax, language);
+    let mut outline = walk::walk(roles, language, &tree, source, limit)?;
     outline.error_line = errors.first_line;
     outline.cut = source.len() < code.len();
     Some(outline)

@@ -6,6 +6,7 @@
 use super::grammar::{Grammar, Role};
 use super::{Facts, Item, Outline};
 use super::{names, references};
+use crate::cpu::Limit;
 use crate::prompt::language::Language;
 use tree_sitter::{Node, Tree};
 
@@ -13,6 +14,9 @@ use tree_sitter::{Node, Tree};
 pub(super) const MAX_LIST: usize = 64;
 /// Loops around a loop that are named; their number is exact beyond it.
 const MAX_NAMED_LOOPS: usize = 6;
+
+/// Nodes between two looks at the time.
+const NODES_PER_LOOK: usize = 256;
 
 /// A node that the cursor is inside of.
 pub(super) struct Open {
@@ -22,11 +26,8 @@ pub(super) struct Open {
 }
 
 pub(super) enum OpenKind {
-    /// An item, by its index, with the loops that were open around it.
-    Item {
-        index: usize,
-        loops_around: Vec<&'static str>,
-    },
+    /// An item, with the loops that were open around it.
+    Item { loops_around: Vec<&'static str> },
     /// A closure that is no item.
     Closure,
     /// A loop; `leaf` until another one is found inside.
@@ -41,6 +42,8 @@ pub(super) struct Walk<'a> {
     pub(super) outline: Outline,
     /// Open nodes, outermost first.
     pub(super) open: Vec<Open>,
+    /// Indices of the items among them.
+    pub(super) items_around: Vec<usize>,
     /// Open loops of the current function, outermost first.
     pub(super) loops: Vec<&'static str>,
     /// Calls outside of functions, with their places: of a chain of calls, the last is met first.
@@ -49,8 +52,14 @@ pub(super) struct Walk<'a> {
     pub(super) bound: Option<(usize, String)>,
 }
 
-/// Outlines a tree. `roles` are those of the grammar that the tree was parsed with.
-pub(super) fn walk(roles: &'static [Role], language: Language, tree: &Tree, code: &str) -> Outline {
+/// Outlines a tree; `None` if `limit` is over before its end. `roles` are those of the grammar that it was parsed with.
+pub(super) fn walk(
+    roles: &'static [Role],
+    language: Language,
+    tree: &Tree,
+    code: &str,
+    limit: &Limit,
+) -> Option<Outline> {
     let mut walk = Walk {
         language,
         grammar: Grammar::of(language),
@@ -66,13 +75,19 @@ pub(super) fn walk(roles: &'static [Role], language: Language, tree: &Tree, code
             cut: false,
         },
         open: Vec::new(),
+        items_around: Vec::new(),
         loops: Vec::new(),
         top_calls: Vec::new(),
         bound: None,
     };
     let mut cursor = tree.walk();
     let mut level = 0;
+    let mut nodes = 0_usize;
     'nodes: loop {
+        nodes += 1;
+        if nodes.is_multiple_of(NODES_PER_LOOK) && limit.is_over() {
+            return None;
+        }
         let descend = walk.enter(cursor.node(), level);
         if descend && cursor.goto_first_child() {
             level += 1;
@@ -87,7 +102,7 @@ pub(super) fn walk(roles: &'static [Role], language: Language, tree: &Tree, code
             walk.leave(level);
         }
     }
-    walk.finish()
+    Some(walk.finish())
 }
 
 impl Walk<'_> {
@@ -175,7 +190,10 @@ impl Walk<'_> {
     fn leave(&mut self, level: usize) {
         while self.open.last().is_some_and(|open| open.level == level) {
             match self.open.pop().map(|open| open.kind) {
-                Some(OpenKind::Item { loops_around, .. }) => self.loops = loops_around,
+                Some(OpenKind::Item { loops_around }) => {
+                    self.loops = loops_around;
+                    self.items_around.pop();
+                }
                 Some(OpenKind::Loop { leaf }) => {
                     if leaf {
                         let depth = self.loops.len();
@@ -198,10 +216,7 @@ impl Walk<'_> {
 
     /// Index of the innermost item around the current node.
     pub(super) fn current_index(&self) -> Option<usize> {
-        self.open.iter().rev().find_map(|open| match open.kind {
-            OpenKind::Item { index, .. } => Some(index),
-            _ => None,
-        })
+        self.items_around.last().copied()
     }
 
     pub(super) fn current(&self) -> Option<&Item> {
