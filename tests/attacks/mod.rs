@@ -7,4 +7,5 @@ mod embed;
 mod forged_redis;
 mod full_disk;
 mod model_files;
+mod parsers;
 mod rates;
