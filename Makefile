@@ -19,7 +19,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-embed bench-engine bench-fairness bench-peers bench-quality fuzz soak sim simulate image reference check-cuda clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-embed bench-engine bench-fairness bench-peers bench-quality fuzz fuzz-cost soak sim simulate image reference check-cuda clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-embed: setup-run ## embeddings a second, cache hits, recall of the index; 
 
 fuzz: setup-run ## fuzz the readers of model files, and both protocols; SECONDS=60
 	@scripts/fuzz.sh $(SECONDS)
+
+fuzz-cost: setup-run ## look for texts that cost far more CPU time a byte than code does; SECONDS=60
+	cargo bench --locked --bench cost -- $(SECONDS)
 
 soak: setup-run ## bad and good clients for ten minutes, memory flat from the second minute on; SOAK_SECONDS=600
 	@scripts/soak.sh $(SOAK_SECONDS)
