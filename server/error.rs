@@ -67,6 +67,11 @@ pub enum Error {
     /// Who calls may not do this.
     #[error("these credentials do not allow this call")]
     PermissionDenied,
+    /// The files cannot be read that would tell who may call. Which, and why, is in the server's log.
+    #[error(
+        "the server cannot read who may call, so it lets nobody in; try another one, or again later"
+    )]
+    CallersUnknown,
     /// The stream takes no more items.
     #[error("the stream is ending; open another one")]
     Retiring,
@@ -142,6 +147,7 @@ impl Error {
             Self::Loading | Self::ShuttingDown | Self::Wedged | Self::Retiring | Self::Disk => {
                 Code::Unavailable
             }
+            Self::CallersUnknown => Code::Unavailable,
             Self::NoEmbeddings(_) => Code::FailedPrecondition,
             Self::CorpusFull { .. } => Code::ResourceExhausted,
             Self::Unauthenticated => Code::Unauthenticated,
@@ -165,6 +171,7 @@ impl Error {
             Self::RateLimited { .. } => "rate_limited",
             Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
+            Self::CallersUnknown => "callers_unknown",
             Self::Loading => "loading",
             Self::ShuttingDown => "shutting_down",
             Self::Cancelled(_) => "cancelled",
@@ -192,6 +199,7 @@ impl Error {
             | Self::OutOfMemory
             | Self::Engine
             | Self::Wedged
+            | Self::CallersUnknown
             | Self::SlowReader { .. } => Some(Duration::from_secs(1)),
             Self::Disk => Some(Duration::from_secs(10)),
             // Another replica takes it at once.
@@ -221,6 +229,7 @@ impl Error {
             | Self::RateLimited { .. }
             | Self::Unauthenticated
             | Self::PermissionDenied
+            | Self::CallersUnknown
             | Self::Retiring
             | Self::Loading
             | Self::ShuttingDown

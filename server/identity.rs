@@ -31,6 +31,8 @@ pub struct Roles {
     pub explain: bool,
     /// See how the server fares, and change it.
     pub admin: bool,
+    /// Read `/metrics`, which admins may as well.
+    pub metrics: bool,
 }
 
 impl Roles {
@@ -38,25 +40,38 @@ impl Roles {
     pub const EXPLAIN: Self = Self {
         explain: true,
         admin: false,
+        metrics: false,
     };
 
     /// Whether they have all of these.
     pub fn include(self, others: Self) -> bool {
-        self.explain >= others.explain && self.admin >= others.admin
+        self.explain >= others.explain
+            && self.admin >= others.admin
+            && self.reads_metrics() >= others.reads_metrics()
+    }
+
+    /// Whether they may read `/metrics` where that is guarded.
+    pub fn reads_metrics(self) -> bool {
+        self.metrics || self.admin
     }
 }
 
 impl FromStr for Roles {
     type Err = String;
 
-    /// `explain`, `admin`, or both with a comma between them.
+    /// `explain`, `admin`, `metrics`, or several with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut roles = Self::default();
         for role in text.split(',') {
             match role {
                 "explain" => roles.explain = true,
                 "admin" => roles.admin = true,
-                _ => return Err(format!("'{role}' is no role, expected explain or admin")),
+                "metrics" => roles.metrics = true,
+                _ => {
+                    return Err(format!(
+                        "'{role}' is no role, expected explain, admin or metrics"
+                    ));
+                }
             }
         }
         Ok(roles)
@@ -65,7 +80,11 @@ impl FromStr for Roles {
 
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = [(self.explain, "explain"), (self.admin, "admin")];
+        let held = [
+            (self.explain, "explain"),
+            (self.admin, "admin"),
+            (self.metrics, "metrics"),
+        ];
         let names: Vec<_> = held
             .iter()
             .filter_map(|(held, name)| held.then_some(*name))
@@ -83,6 +102,7 @@ impl Identity {
                 roles: Roles {
                     explain: true,
                     admin: true,
+                    metrics: false,
                 },
                 rates: Rates::unlimited(),
                 grant: None,
@@ -119,11 +139,21 @@ mod tests {
     }
 
     #[test]
+    fn an_admin_has_the_role_of_metrics_and_not_the_other_way_round() {
+        let of = |text: &str| text.parse::<Roles>().expect("roles");
+        let (admin, metrics) = (of("admin"), of("metrics"));
+        assert!(admin.include(metrics) && !metrics.include(admin));
+        assert!(!metrics.include(Roles::EXPLAIN) && !Roles::EXPLAIN.include(metrics));
+        assert_eq!(of("metrics,explain").to_string(), "explain,metrics");
+    }
+
+    #[test]
     fn salts_differ_by_tenant_and_by_secret_and_not_by_role() {
         let admin = Identity {
             roles: Roles {
                 explain: true,
                 admin: true,
+                metrics: false,
             },
             ..tenant("a")
         };

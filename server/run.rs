@@ -129,10 +129,12 @@ pub async fn run_on<C: Connection>(
     let _stop_with_me = stop.clone().drop_guard();
     tokio::spawn(upkeep(shared.clone(), stop.clone()));
     let (access, metrics) = (shared.access.clone(), shared.metrics.clone());
+    let told = status.clone();
     let keeps_up = access.keep_up(
         config.access.reload_interval,
         metrics,
         machine.clone(),
+        move |known| told.set_callers_known(known),
         stop.clone(),
     );
     tokio::spawn(keeps_up);

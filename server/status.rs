@@ -53,18 +53,22 @@ pub struct State {
     pub phase: Phase,
     /// An engine has run a step lately.
     pub working: bool,
+    /// It can be told who may call.
+    pub callers_known: bool,
 }
 
 impl State {
     /// Whether to send items here.
     pub fn is_ready(self) -> bool {
-        self.phase == Phase::Serving && self.working
+        self.phase == Phase::Serving && self.working && self.callers_known
     }
 
     /// For probes.
     pub fn as_str(self) -> &'static str {
         if self.phase == Phase::Serving && !self.working {
             "no engine has run a step lately"
+        } else if self.phase == Phase::Serving && !self.callers_known {
+            "a file that says who may call cannot be read"
         } else {
             self.phase.as_str()
         }
@@ -89,6 +93,7 @@ impl ServerStatus {
             state: watch::channel(State {
                 phase: Phase::Loading,
                 working: true,
+                callers_known: true,
             })
             .0,
             explainer: Arc::default(),
@@ -116,6 +121,12 @@ impl ServerStatus {
     pub fn set_working(&self, working: bool) {
         self.state
             .send_if_modified(|now| std::mem::replace(&mut now.working, working) != working);
+    }
+
+    /// Whether it can be told who may call.
+    pub fn set_callers_known(&self, known: bool) {
+        self.state
+            .send_if_modified(|now| std::mem::replace(&mut now.callers_known, known) != known);
     }
 
     /// Goes on to a phase; never back.

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use super::AccessError;
 use super::certificate::{CertificateNames, is_name};
-use super::grant::{Grant, Known};
+use super::file::Source;
+use super::grant::{Basis, Known};
 use super::key::KeyHash;
 use super::rates::{Allowance, Rate};
-use super::reload::Source;
 use crate::identity::Roles;
 
 /// Keys that a file may have: each call looks at all of them, so that the time it takes tells nothing.
@@ -25,7 +25,7 @@ const MOST_KEYS: usize = 10_000;
 /// The file, read.
 #[derive(Debug, Default)]
 pub struct Book {
-    keys: Vec<(KeyHash, Known)>,
+    keys: Vec<(KeyHash, Known, Basis)>,
     certificates: HashMap<String, Known>,
     /// What every other verified certificate may do; its name is its tenant.
     any_certificate: Option<Known>,
@@ -41,7 +41,7 @@ struct Fields {
 }
 
 impl Book {
-    /// Whom the book before this one let in, on the same terms or wider ones, is let in by the same grant.
+    /// The keys of the book before this one that are in it on the same terms, or wider ones, go on.
     pub(super) fn read(sources: &[Source], before: Option<&Self>) -> Result<Self, AccessError> {
         let mut book = Self::default();
         for source in sources {
@@ -56,30 +56,46 @@ impl Book {
     }
 
     fn go_on_from(&mut self, before: &Self) {
-        let keys: HashMap<_, _> = before.keys.iter().map(|(hash, key)| (hash, key)).collect();
-        for (hash, key) in &mut self.keys {
-            key.go_on_from(keys.get(hash).copied());
-        }
-        for (name, certificate) in &mut self.certificates {
-            certificate.go_on_from(before.certificates.get(name));
-        }
-        if let Some(any) = &mut self.any_certificate {
-            any.go_on_from(before.any_certificate.as_ref());
+        let keys: HashMap<_, _> = before
+            .keys
+            .iter()
+            .map(|(hash, ..)| hash)
+            .zip(&before.keys)
+            .collect();
+        for (hash, key, basis) in &mut self.keys {
+            if let Some((_, was, before)) = keys.get(hash)
+                && key.covers(was)
+            {
+                *basis = before.clone();
+            }
         }
     }
 
-    /// Withdraws what it grants and `now` does not, and tells how much that is.
+    /// Withdraws the keys that are not in `now`, and tells how many these are. Certificates are withdrawn where they are
+    /// known: at their connections.
     pub(super) fn withdraw_all_but(&self, now: &Self) -> usize {
-        let kept: HashSet<_> = now.grants().map(Grant::id).collect();
-        let gone = self.grants().filter(|grant| !kept.contains(&grant.id()));
-        gone.map(Grant::withdraw).count()
+        let kept: HashSet<_> = now.keys.iter().map(|(_, _, basis)| basis.id()).collect();
+        let bases = self.keys.iter().map(|(_, _, basis)| basis);
+        let gone = bases.filter(|basis| !kept.contains(&basis.id()));
+        gone.map(Basis::withdraw).count()
     }
 
-    fn grants(&self) -> impl Iterator<Item = &Grant> {
-        let keys = self.keys.iter().map(|(_, key)| key);
-        let certificates = self.certificates.values().chain(&self.any_certificate);
-        keys.chain(certificates)
-            .filter_map(|known| known.grant.as_ref())
+    /// Nobody can tell any more whether its keys stand: what they have begun ends.
+    pub(super) fn lapse(&self) {
+        self.keys.iter().for_each(|(_, _, basis)| basis.lapse());
+    }
+
+    /// The same for those who call from now on.
+    pub(super) fn renewed(&self) -> Self {
+        let keys = self.keys.iter();
+        Self {
+            keys: keys
+                .map(|(hash, key, _)| (*hash, key.clone(), Basis::new()))
+                .collect(),
+            certificates: self.certificates.clone(),
+            any_certificate: self.any_certificate.clone(),
+            allowances: self.allowances.clone(),
+        }
     }
 
     /// Reads the text of such a file.
@@ -97,14 +113,17 @@ impl Book {
             let at = |problem: String| format!("line {number}: {problem}");
             let name = words
                 .next()
-                .ok_or_else(|| at(format!("'{kind}' needs a name")))?;
+                .ok_or_else(|| at(format!("{} needs a name", told(kind))))?;
             if !is_name(name) {
                 return Err(at(
                     "the name is too long or has other than ASCII letters, digits and signs".into(),
                 ));
             }
             if let Some(first) = names.insert((kind.to_owned(), name.to_owned()), number) {
-                return Err(at(format!("{kind} '{name}' is in line {first} already")));
+                return Err(at(format!(
+                    "{kind} {} is in line {first} already",
+                    told(name)
+                )));
             }
             book.line(kind, name, &mut words).map_err(at)?;
         }
@@ -129,19 +148,21 @@ impl Book {
                 let hash = hash.ok_or(
                     "expected a hash after the key's name: blake3: and 64 hexadecimal digits",
                 )?;
-                if self.keys.iter().any(|(other, _)| *other == hash) {
+                if self.keys.iter().any(|(other, ..)| *other == hash) {
                     return Err("another key has the same hash".into());
                 }
                 let (tenant, roles) = Fields::read(words)?.identity(&["tenant", "roles"])?;
                 let tenant = tenant.ok_or("a key needs a tenant=")?;
-                self.keys.push((hash, Known::by_line(tenant, roles)));
+                self.keys
+                    .push((hash, Known { tenant, roles }, Basis::new()));
             }
             "cert" if name == "*" => {
                 let (tenant, roles) = Fields::read(words)?.identity(&["roles"])?;
                 if tenant.is_some() {
                     return Err("the tenant of 'cert *' is each certificate's own name".into());
                 }
-                self.any_certificate = Some(Known::by_line("".into(), roles));
+                let tenant = "".into();
+                self.any_certificate = Some(Known { tenant, roles });
             }
             "cert" => {
                 let kinds = ["uri:", "dns:", "email:", "cn:"];
@@ -154,7 +175,7 @@ impl Book {
                 let (tenant, roles) = Fields::read(words)?.identity(&["tenant", "roles"])?;
                 let tenant = tenant.ok_or("a certificate needs a tenant=")?;
                 self.certificates
-                    .insert(name.into(), Known::by_line(tenant, roles));
+                    .insert(name.into(), Known { tenant, roles });
             }
             "tenant" => {
                 let fields = Fields::read(words)?;
@@ -163,32 +184,35 @@ impl Book {
                 }
                 self.allowances.insert(name.into(), fields.allowance);
             }
-            _ => return Err(format!("'{kind}' is unknown, expected key, cert or tenant")),
+            _ => {
+                return Err(format!(
+                    "{} is unknown, expected key, cert or tenant",
+                    told(kind)
+                ));
+            }
         }
         Ok(())
     }
 
     /// Whose token it is. Looks at every key, and at every byte of its hash, whichever it is.
-    pub(super) fn by_token(&self, token: &[u8]) -> Option<Known> {
+    pub(super) fn by_token(&self, token: &[u8]) -> Option<(Known, Basis)> {
         let hash = KeyHash::of(token);
         let mut found = None;
-        for (other, key) in &self.keys {
+        for (other, key, basis) in &self.keys {
             if *other == hash {
-                found = Some(key);
+                found = Some((key, basis));
             }
         }
-        found.cloned()
+        found.map(|(key, basis)| (key.clone(), basis.clone()))
     }
 
-    /// Whose certificate it is: by the first of its names that has a line.
+    /// Whose certificate it is: by the first of its names that has a line; by `cert *`, a tenant of its first name.
     pub(super) fn by_certificate(&self, names: &CertificateNames) -> Option<Known> {
         let named = names.all().find_map(|name| self.certificates.get(name));
         named.cloned().or_else(|| {
             let tenant = names.best()?.into();
-            Some(Known {
-                tenant,
-                ..self.any_certificate.clone()?
-            })
+            let roles = self.any_certificate.as_ref()?.roles;
+            Some(Known { tenant, roles })
         })
     }
 
@@ -207,19 +231,25 @@ impl Fields {
                 .split_once('=')
                 .ok_or("expected fields such as tenant=acme after that")?;
             if seen.contains(&name) {
-                return Err(format!("{name}= is there twice"));
+                return Err(format!("{}= is there twice", told(name)));
             }
             seen.push(name);
-            let rate = || value.parse::<Rate>().map(Some);
+            // What says that a value is wrong quotes it.
+            let quoted = |problem: String| match is_secret(value) {
+                true => format!("{name}= has {}", told(value)),
+                false => problem,
+            };
+            let rate = || value.parse::<Rate>().map(Some).map_err(quoted);
             match name {
                 "tenant" if is_name(value) => fields.tenant = Some(value.into()),
                 "tenant" => return Err("tenant= is empty, too long, or not of ASCII".into()),
-                "roles" => fields.roles = Some(value.parse()?),
+                "roles" => fields.roles = Some(value.parse().map_err(quoted)?),
                 "items" => fields.allowance.items = rate()?,
                 "tokens" => fields.allowance.tokens = rate()?,
                 _ => {
                     return Err(format!(
-                        "'{name}=' is unknown, expected tenant=, roles=, items= or tokens="
+                        "{} is unknown, expected tenant=, roles=, items= or tokens=",
+                        told(&format!("{name}="))
                     ));
                 }
             }
@@ -241,6 +271,21 @@ impl Fields {
     }
 }
 
+/// It may be a token or a hash that came into the wrong place: longer than any word of the file that is meant to be read.
+fn is_secret(word: &str) -> bool {
+    const LONGEST: usize = 32;
+    word.len() > LONGEST || word.starts_with("cex_")
+}
+
+/// A word of the file as a message may quote it.
+fn told(word: &str) -> String {
+    if is_secret(word) {
+        format!("a word of {} letters", word.len())
+    } else {
+        format!("'{word}'")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,9 +303,9 @@ mod tests {
             hash("two")
         );
         let book = Book::parse(&text).expect("good");
-        let known = book.by_token(b"one").expect("known");
+        let (known, _) = book.by_token(b"one").expect("known");
         assert_eq!((&*known.tenant, known.roles), ("acme", Roles::EXPLAIN));
-        let known = book.by_token(b"two").expect("known");
+        let (known, _) = book.by_token(b"two").expect("known");
         assert!(&*known.tenant == "ops" && known.roles.explain && known.roles.admin);
         assert!(book.by_token(b"three").is_none() && book.by_token(b"").is_none());
         assert!(book.allowance("acme").expect("a line").items.is_some());
@@ -281,23 +326,17 @@ mod tests {
             + &line("more", "tenant=a roles=explain")
             + &line("gone", "tenant=a roles=explain")
             + &line("less", "tenant=a roles=explain,admin")
-            + &line("moved", "tenant=a roles=explain")
-            + "cert dns:here tenant=a roles=explain\ncert dns:gone tenant=a roles=explain\ncert * roles=explain\n";
+            + &line("moved", "tenant=a roles=explain");
         let before = Book::read(&source(text), None).expect("good");
         let text = line("moved", "tenant=b roles=explain")
             + &line("same", "roles=explain tenant=a")
             + &line("more", "tenant=a roles=explain,admin")
-            + &line("less", "tenant=a roles=explain")
-            + "cert dns:here tenant=a roles=explain\ncert * roles=explain\n";
+            + &line("less", "tenant=a roles=explain");
         let now = Book::read(&source(text), Some(&before)).expect("good");
-        assert_eq!(
-            before.withdraw_all_but(&now),
-            4,
-            "gone, less, moved and dns:gone"
-        );
+        assert_eq!(before.withdraw_all_but(&now), 3, "gone, less and moved");
         let stands = |book: &Book, token: &str| {
-            let grant = book.by_token(token.as_bytes()).expect("a line").grant;
-            !grant.expect("by a line").is_withdrawn()
+            let (_, basis) = book.by_token(token.as_bytes()).expect("a line");
+            !basis.has_ended()
         };
         for (token, still) in [
             ("same", true),
@@ -310,8 +349,11 @@ mod tests {
         for token in ["same", "more", "less", "moved"] {
             assert!(stands(&now, token), "{token}");
         }
-        assert_eq!(before.withdraw_all_but(&Book::default()), 8);
+        assert_eq!(before.withdraw_all_but(&Book::default()), 5);
         assert!(!stands(&now, "same") && stands(&now, "moved"));
+        let renewed = now.renewed();
+        now.lapse();
+        assert!(!stands(&now, "moved") && stands(&renewed, "moved"));
     }
 
     #[test]
@@ -349,6 +391,22 @@ mod tests {
                 "{problem}"
             );
             assert!(!problem.contains(&good), "{problem}");
+        }
+        let leaked = "cex_0123456789";
+        for text in [
+            leaked.to_owned(),
+            format!("{leaked} a b"),
+            format!("key {good} {leaked}"),
+            format!("key a {good} {leaked}=1"),
+            format!("key a {good} tenant=a roles={leaked}"),
+            format!("tenant a items={leaked}"),
+            format!("tenant {leaked}\ntenant {leaked}"),
+        ] {
+            let problem = Book::parse(&text).expect_err("a secret in the wrong place");
+            assert!(
+                !problem.contains(leaked) && !problem.contains(&good),
+                "{problem}"
+            );
         }
         let twice = format!(
             "key a {good} tenant=a roles=explain\nkey a {} tenant=a roles=explain",

@@ -8,7 +8,7 @@ const MOST_NAMES: usize = 64;
 const NAME_BYTES: usize = 256;
 
 /// A certificate's names, as the file of identities writes them: `uri:...`, `dns:...`, `email:...`, `cn:...`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CertificateNames(Vec<String>);
 
 impl CertificateNames {
@@ -32,6 +32,7 @@ impl CertificateNames {
                 }));
             }
         }
+        // A common name that says `dns:acme` is `cn:dns:acme`: the kind is ours.
         let common = certificate.subject().iter_common_name();
         names.extend(common.filter_map(|name| Some(format!("cn:{}", name.as_str().ok()?))));
         names.retain(|name| is_name(name));
@@ -44,9 +45,10 @@ impl CertificateNames {
         self.0.iter().map(String::as_str)
     }
 
-    /// The one that says most, without its kind: the tenant, where nothing else names one.
+    /// The one that says most, with its kind: the tenant, where nothing else names one. So `dns:acme`, `cn:acme` and a key's
+    /// `tenant=acme` are three, unless a line of the file makes them one.
     pub fn best(&self) -> Option<&str> {
-        self.all().next()?.split_once(':').map(|(_, name)| name)
+        self.all().next()
     }
 }
 

@@ -3,15 +3,18 @@
 //! - [`book`]: the file of keys, certificates and tenants, read.
 //! - `grant`: what lets a caller in, until it is withdrawn.
 //! - [`key`]: bearer tokens, and the hashes that are kept of them.
-//! - [`certificate`]: the names in a client's certificate.
+//! - [`certificate`]: the names in a client's certificate. `client_certificate`: those that open connections rest on.
 //! - [`rates`]: how much a tenant may ask for in a time; `bucket`: what is left of it.
 //! - [`tls`]: the server's certificate, and whose clients' certificates count.
-//! - [`reload`]: files that are read again when they change.
+//! - [`file`]: files that are read with care. [`reload`]: that are read again when they change. `keep_up`: what follows.
 
 pub mod book;
 mod bucket;
 pub mod certificate;
+mod client_certificate;
+pub mod file;
 mod grant;
+mod keep_up;
 pub mod key;
 pub mod make_key;
 pub mod rates;
@@ -20,21 +23,23 @@ pub mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 
 use crate::error::Error;
 use crate::identity::{Identity, Roles};
-use crate::machine::Machine;
-use crate::metrics::Metrics;
 use book::Book;
-use certificate::CertificateNames;
+pub use client_certificate::ClientCertificate;
+use client_certificate::ClientCertificates;
+use file::Wanted;
 pub use grant::Grant;
-use grant::Known;
+use grant::{Basis, Known};
 use rates::{Allowance, InForce, TenantRates};
-use reload::{Reloading, Source};
-use tls::{Tls, TlsFiles};
+use reload::Reloading;
+use tls::{Clients, Encryption, Tls, TlsFiles};
 
 /// What decides who may call; every value is valid, the files are not read yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,10 +52,12 @@ pub struct AccessConfig {
     pub allowance: Allowance,
     /// Who may see how the server fares, and change it.
     pub admin: AdminFor,
-    /// `/metrics` asks for a key with the role `admin`.
+    /// `/metrics` asks for a key with the role `metrics` or `admin`.
     pub guard_metrics: bool,
     /// How often the files are looked at: for so long a key counts that has been taken out of them; then its calls end.
     pub reload_interval: Duration,
+    /// How long callers are let in while a file cannot be read that could have taken them out.
+    pub grace: Duration,
 }
 
 /// Who has the role `admin`, or may make use of it.
@@ -92,7 +99,12 @@ pub enum AccessError {
 /// Tells who calls.
 pub struct Access {
     book: Option<Arc<Reloading<Book>>>,
-    tls: Option<Reloading<Tls>>,
+    tls: Option<Encryption>,
+    /// Those that open connections have shown.
+    certificates: ClientCertificates,
+    /// It can be told who may call: the files could be read lately.
+    known: AtomicBool,
+    grace: Duration,
     rates: TenantRates,
     anonymous: Option<Arc<Identity>>,
     /// The same, of a call from this machine.
@@ -106,10 +118,30 @@ pub struct Access {
 pub struct Credentials<'a> {
     /// A bearer token, or the key of a header; `None` if it sent none.
     pub token: Option<&'a [u8]>,
-    /// The names in the certificate that TLS has verified.
-    pub certificate: Option<&'a CertificateNames>,
+    /// Its connection's certificate, which TLS has verified.
+    pub certificate: Option<&'a Arc<ClientCertificate>>,
     /// The call is of this machine, and nobody has forwarded it.
     pub local: bool,
+}
+
+/// What a new connection is encrypted by, and the door for the certificate that its client shows.
+pub struct Handshake {
+    access: Arc<Access>,
+    tls: Arc<Tls>,
+}
+
+impl Handshake {
+    /// For HTTP/2 alone.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.tls.grpc.clone()
+    }
+
+    /// Watches over the certificates that a client has shown and TLS has verified, its own first.
+    pub fn client(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<ClientCertificate>> {
+        let by = self.tls.clients.as_ref()?;
+        let now = || self.access.clients().unwrap_or_else(|| by.clone());
+        Some(self.access.certificates.add(chain, by, now))
+    }
 }
 
 impl Access {
@@ -119,17 +151,17 @@ impl Access {
     /// A file that cannot be read, or that does not say what it should.
     pub fn open(config: &AccessConfig) -> Result<Self, AccessError> {
         let book = (config.book.as_ref())
-            .map(|path| Reloading::new("auth", vec![("auth-file", path.clone())], Book::read))
+            .map(|path| {
+                let file = Wanted {
+                    flag: "auth-file",
+                    path: path.clone(),
+                    withdraws: true,
+                };
+                Reloading::new("auth", vec![file], Book::read)
+            })
             .transpose()?
             .map(Arc::new);
-        let tls = match &config.tls {
-            Some(files) => {
-                let (sources, required) = (files.sources(), files.client_required);
-                let read = move |sources: &[Source], _: Option<&Tls>| Tls::read(sources, required);
-                Some(Reloading::new("tls", sources, read)?)
-            }
-            None => None,
-        };
+        let tls = config.tls.as_ref().map(Encryption::open).transpose()?;
         let asks = book.is_some() || config.tls.as_ref().is_some_and(TlsFiles::asks_clients);
         let rates = TenantRates::new(in_force(book.clone(), config.allowance));
         let anonymous = |admin| {
@@ -158,6 +190,9 @@ impl Access {
         Ok(Self {
             book,
             tls,
+            certificates: ClientCertificates::default(),
+            known: AtomicBool::new(true),
+            grace: config.grace,
             rates,
             anonymous,
             local,
@@ -169,7 +204,8 @@ impl Access {
     /// Whom a call is for.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`], whatever is wrong with the credentials.
+    /// [`Error::Unauthenticated`], whatever is wrong with the credentials; [`Error::CallersUnknown`] while the files cannot
+    /// be read that would tell.
     pub fn identify(&self, credentials: Credentials<'_>) -> Result<Arc<Identity>, Error> {
         let anonymous = match credentials.local {
             true => &self.local,
@@ -178,28 +214,46 @@ impl Access {
         if let Some(anonymous) = anonymous {
             return Ok(anonymous.clone());
         }
-        let book = self.book.as_ref().map(|book| book.current());
-        // A token says more than the connection that it comes on, which may be a proxy's; a wrong one is not made good
-        // by a certificate.
-        let found = match (credentials.token, credentials.certificate) {
-            (Some(token), _) => book.as_ref().and_then(|book| book.by_token(token)),
-            (None, Some(names)) => match &book {
-                Some(book) => book.by_certificate(names),
-                None => names.best().map(|name| Known::always(name, Roles::EXPLAIN)),
-            },
-            (None, None) => None,
+        if !self.known.load(Ordering::Acquire) {
+            return Err(Error::CallersUnknown);
+        }
+        // What has ended while it was looked up does so because there is something newer.
+        let again = |(_, basis): &(Known, Basis)| match basis.has_ended() {
+            true => self.known(credentials),
+            false => None,
         };
-        let Known {
-            tenant,
-            roles,
-            grant,
-        } = found.ok_or(Error::Unauthenticated)?;
+        let found = self.known(credentials).ok_or(Error::Unauthenticated)?;
+        let (Known { tenant, roles }, basis) = again(&found).unwrap_or(found);
         Ok(Arc::new(Identity {
             rates: self.rates.of(&tenant),
             tenant,
             roles,
-            grant,
+            grant: Some(Grant::new(basis, credentials.certificate.cloned())),
         }))
+    }
+
+    fn known(&self, credentials: Credentials<'_>) -> Option<(Known, Basis)> {
+        let certificate = credentials.certificate;
+        if certificate.is_some_and(|certificate| certificate.is_revoked()) {
+            return None;
+        }
+        // Before the book, so that whoever comes in by an old one is withdrawn with it.
+        let basis = certificate.map(|certificate| certificate.basis());
+        let book = self.book.as_ref().map(|book| book.current());
+        // A token says more than the connection that it comes on, which may be a proxy's; a wrong one is not made good
+        // by a certificate.
+        if let Some(token) = credentials.token {
+            return book?.by_token(token);
+        }
+        let names = certificate?.names();
+        let known = match book {
+            Some(book) => book.by_certificate(names)?,
+            None => Known {
+                tenant: names.best()?.into(),
+                roles: Roles::EXPLAIN,
+            },
+        };
+        Some((known, basis?))
     }
 
     /// Who may make use of the role `admin`.
@@ -207,62 +261,22 @@ impl Access {
         self.admin
     }
 
-    /// Whether `/metrics` is for admins alone.
+    /// Whether `/metrics` is for those alone who have the role `metrics` or `admin`.
     pub fn guards_metrics(&self) -> bool {
         self.guard_metrics
     }
 
-    /// How connections are encrypted now.
-    pub fn tls(&self) -> Option<Arc<Tls>> {
-        self.tls.as_ref().map(Reloading::current)
+    /// Whose clients' certificates count now.
+    fn clients(&self) -> Option<Arc<Clients>> {
+        let clients = self.tls.as_ref()?.clients.as_ref();
+        clients.map(Reloading::current)
     }
 
-    /// Keeps keys and certificates as their files have them, until `stop`.
-    pub async fn keep_up(
-        self: Arc<Self>,
-        every: Duration,
-        metrics: Arc<Metrics>,
-        machine: Machine,
-        stop: CancellationToken,
-    ) {
-        self.tell_end(&metrics);
-        if self.book.is_none() && self.tls.is_none() {
-            return;
-        }
-        let mut ticks = tokio::time::interval(every);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let (access, metrics) = (self.clone(), metrics.clone());
-            // Reading a file blocks.
-            if let Err(panic) = machine.compute(move || access.look(&metrics)).await {
-                tracing::error!(%panic, "reading changed files panicked");
-            }
-        }
-    }
-
-    /// Takes what is good of the files that have changed; what is not changes nothing.
-    fn look(&self, metrics: &Metrics) {
-        let mut told = |file: &'static str, good| metrics.access.reloaded(file, good);
-        if let Some(book) = &self.book
-            && let Some(before) = book.look(&mut told)
-        {
-            let withdrawn = before.withdraw_all_but(&book.current());
-            if withdrawn > 0 {
-                tracing::info!(
-                    withdrawn,
-                    "keys or certificates count no more; their calls end"
-                );
-            }
-        }
-        if let Some(tls) = &self.tls {
-            tls.look(&mut told);
-        }
-        self.tell_end(metrics);
-    }
-
-    fn tell_end(&self, metrics: &Metrics) {
-        if let Some(tls) = self.tls() {
-            metrics.access.certificate_ends(tls.not_after);
-        }
+    /// How a new connection is encrypted.
+    pub fn handshake(self: &Arc<Self>) -> Option<Handshake> {
+        let tls = self.tls.as_ref()?.current();
+        let access = self.clone();
+        Some(Handshake { access, tls })
     }
 }
 

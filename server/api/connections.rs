@@ -18,7 +18,6 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -27,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::certificate::CertificateNames;
+use crate::access::{ClientCertificate, Handshake};
 use crate::api::Connection;
 use crate::api::io::Watched;
 use crate::explain::Presence;
@@ -69,8 +68,8 @@ pub struct ConnectionLimits {
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
-    /// The names in its certificate, which has been verified.
-    pub(super) certificate: Option<Arc<CertificateNames>>,
+    /// Its certificate, which has been verified.
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
     /// How it leaves, for the calls that it leaves behind.
     pub(super) presence: Arc<Presence>,
     /// Where it is; `None`: that is not known.
@@ -134,6 +133,7 @@ enum Reason {
     Stop,
     Idle,
     Age,
+    Revoked,
 }
 
 impl Connections {
@@ -142,7 +142,7 @@ impl Connections {
     pub(super) async fn serve<C: Connection>(
         self,
         incoming: impl Stream<Item = io::Result<C>>,
-        tls: impl Fn() -> Option<Arc<ServerConfig>>,
+        tls: impl Fn() -> Option<Handshake>,
         answer: impl Answer,
         stop: CancellationToken,
     ) {
@@ -181,7 +181,7 @@ impl Connections {
     async fn handshake(
         &self,
         io: impl Connection,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Handshake>,
         answer: impl Answer,
         number: u64,
         stop: CancellationToken,
@@ -190,7 +190,10 @@ impl Connections {
         let Some(tls) = tls else {
             return self.calls(io, address, None, answer, number, stop).await;
         };
-        let accepted = timeout(self.limits.handshake, TlsAcceptor::from(tls).accept(io));
+        let accepted = timeout(
+            self.limits.handshake,
+            TlsAcceptor::from(tls.config()).accept(io),
+        );
         let io = match stop.run_until_cancelled(accepted).await {
             Some(Ok(Ok(io))) => io,
             Some(failed) => {
@@ -204,9 +207,7 @@ impl Connections {
             None => return,
         };
         let chain = io.get_ref().1.peer_certificates();
-        let certificate = chain
-            .and_then(<[_]>::first)
-            .map(|leaf| Arc::new(CertificateNames::of(leaf)));
+        let certificate = chain.and_then(|chain| tls.client(chain));
         self.calls(io, address, certificate, answer, number, stop)
             .await;
     }
@@ -215,7 +216,7 @@ impl Connections {
         &self,
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         address: Option<IpAddr>,
-        certificate: Option<Arc<CertificateNames>>,
+        certificate: Option<Arc<ClientCertificate>>,
         answer: A,
         number: u64,
         stop: CancellationToken,
@@ -225,7 +226,7 @@ impl Connections {
         let presence = Arc::new(Presence::new(self.limits.keepalive_timeout));
         let io = TokioIo::new(Watched::new(io, presence.clone()));
         let peer = Peer {
-            certificate,
+            certificate: certificate.clone(),
             presence: presence.clone(),
             address,
         };
@@ -249,12 +250,15 @@ impl Connections {
             () = stop.cancelled() => Reason::Stop,
             () = idle(open, self.limits.idle) => Reason::Idle,
             () = aged(self.limits.max_age, number) => Reason::Age,
+            () = revoked(certificate.as_deref()) => Reason::Revoked,
         };
         connection.as_mut().graceful_shutdown();
         match reason {
             Reason::Stop => ended(connection.await),
             // An answer to the goodbye is not waited for longer than to any other probe.
-            Reason::Idle => self.within(self.limits.keepalive_timeout, connection).await,
+            Reason::Idle | Reason::Revoked => {
+                self.within(self.limits.keepalive_timeout, connection).await
+            }
             Reason::Age => self.within(self.limits.max_age_grace, connection).await,
         }
         // What is still open goes with it.
@@ -331,6 +335,14 @@ async fn idle(mut calls: watch::Receiver<usize>, after: Duration) {
             () = sleep(after) => return,
             _ = calls.wait_for(|open| *open > 0) => {}
         }
+    }
+}
+
+/// Resolves when its client's certificate counts no more; what its calls rest on has ended with it.
+async fn revoked(certificate: Option<&ClientCertificate>) {
+    match certificate {
+        Some(certificate) => certificate.revoked().await,
+        None => pending().await,
     }
 }
 

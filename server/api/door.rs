@@ -25,7 +25,7 @@ const NOT_LOCAL: &str = "AdminService answers its own machine alone, and this ca
 enum Needs {
     /// Nothing: probes carry no credentials.
     Nothing,
-    /// To be known.
+    /// To be known, as somebody who is there for more than metrics.
     Identity,
     /// The role `explain`.
     Explain,
@@ -72,11 +72,15 @@ pub(super) fn admit<B>(
     Ok(Some(identity))
 }
 
-/// Whether these headers, on this connection, are those of an admin.
-pub(super) fn is_admin(access: &Access, peer: &Peer, headers: &HeaderMap) -> Result<(), Error> {
-    // Where `/metrics` is for admins alone, they have keys.
+/// Whether these headers, on this connection, are those of somebody who may read metrics.
+pub(super) fn may_read_metrics(
+    access: &Access,
+    peer: &Peer,
+    headers: &HeaderMap,
+) -> Result<(), Error> {
+    // Where `/metrics` is guarded, those who may read it have keys.
     let identity = identify(access, peer, headers, false)?;
-    if identity.roles.admin {
+    if identity.roles.reads_metrics() {
         Ok(())
     } else {
         Err(Error::PermissionDenied)
@@ -91,7 +95,7 @@ fn identify(
 ) -> Result<Arc<Identity>, Error> {
     access.identify(Credentials {
         token: token(headers),
-        certificate: peer.certificate.as_deref(),
+        certificate: peer.certificate.as_ref(),
         local,
     })
 }
@@ -131,7 +135,8 @@ impl Needs {
 
     fn met_by(self, roles: Roles) -> bool {
         match self {
-            Self::Nothing | Self::Identity => true,
+            Self::Nothing => true,
+            Self::Identity => roles.explain || roles.admin,
             Self::Explain => roles.explain,
             Self::Admin => roles.admin,
         }

@@ -42,7 +42,7 @@ pub async fn serve_http(
     let answer = move |call: Request<Incoming>, peer: &Peer| {
         let guarded = shared.access.guards_metrics() && call.uri().path() == "/metrics";
         let refused = match guarded {
-            true => door::is_admin(&shared.access, peer, call.headers()).err(),
+            true => door::may_read_metrics(&shared.access, peer, call.headers()).err(),
             false => None,
         };
         let mut router = router.clone();
@@ -53,6 +53,7 @@ pub async fn serve_http(
                     answer
                 }
                 Some(Error::PermissionDenied) => StatusCode::FORBIDDEN.into_response(),
+                Some(Error::CallersUnknown) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
                 Some(_) => StatusCode::UNAUTHORIZED.into_response(),
             }
         }

@@ -225,7 +225,7 @@ pub async fn serve_grpc<C: Connection>(
         protocol: Protocol::Grpc,
     };
     let access = shared.access.clone();
-    let tls = move || access.tls().map(|tls| tls.grpc.clone());
+    let tls = move || access.handshake();
     let reception = Reception::new(shared.request_bytes, shared.metrics.clone());
     let reception = Arc::new(reception);
     let answer = move |call: Request<Incoming>, peer: &Peer| {

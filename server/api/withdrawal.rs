@@ -9,11 +9,10 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::api::ending::until;
-use crate::error::Error;
 use crate::identity::Identity;
 
-/// The answer to a call of this caller, to the end of its stream or until the caller's key is withdrawn: then the status
-/// of one who is not known is its end.
+/// The answer to a call of this caller, to the end of its stream or until what lets the caller in is withdrawn: then the
+/// status of one who is not known is its end.
 pub(super) async fn until_withdrawn(
     caller: Option<Arc<Identity>>,
     answer: impl Future<Output = Response<Body>>,
@@ -23,7 +22,7 @@ pub(super) async fn until_withdrawn(
     };
     let withdrawn = async move {
         grant.withdrawn().await;
-        Status::from(Error::Unauthenticated)
+        Status::from(grant.error())
     };
     until(withdrawn.boxed(), answer).await
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -9,6 +10,9 @@ use crate::access::rates::{Allowance, Rate};
 use crate::access::tls::TlsFiles;
 use crate::access::{AccessConfig, AdminFor};
 use crate::api::ConnectionLimits;
+
+/// A key that has been taken out of its file never counts for longer.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Args)]
 pub(super) struct AccessArgs {
@@ -25,10 +29,19 @@ pub(super) struct AccessArgs {
     tls_key: Option<PathBuf>,
 
     /// PEM file with the authorities of clients' certificates (mTLS). Without --auth-file, a certificate's first name (URI,
-    /// DNS, email, common name) is its tenant, and it may have code explained; with it, `cert` lines say who is who
+    /// DNS, email, common name) is its tenant, with its kind (dns:build.acme.example), and it may have code explained; with
+    /// it, `cert` lines say who is who. Read again when it changes: a connection whose certificate has no authority in it
+    /// any more ends, as does one whose certificate has reached its end
     #[arg(long, env = "CODE_EXPLAINER_TLS_CLIENT_CA", value_name = "FILE")]
     #[arg(requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
+
+    /// PEM file with lists of revoked client certificates (X509 CRL), one from each authority of --tls-client-ca and from
+    /// each between it and a client. A certificate is refused whose authority has no list in it, or one that is past its
+    /// next update. Read again when it changes: connections of certificates that a new list has in it end
+    #[arg(long, env = "CODE_EXPLAINER_TLS_CLIENT_CRL", value_name = "FILE")]
+    #[arg(requires = "tls_client_ca")]
+    tls_client_crl: Option<PathBuf>,
 
     /// Whether every client needs a certificate. optional: those without one need a key of --auth-file
     #[arg(
@@ -40,7 +53,9 @@ pub(super) struct AccessArgs {
 
     /// File of identities; with it, every call but health's needs one. Lines: `key NAME blake3:HASH tenant=T
     /// roles=explain,admin` (`make-key` prints them), `cert dns:NAME tenant=T roles=explain`, `cert * roles=explain`, and
-    /// `tenant T items=600/min tokens=200000/min`. Read again when it changes
+    /// `tenant T items=600/min tokens=200000/min`. Roles are explain, admin and metrics. By `cert *` a certificate's tenant is
+    /// its first name with its kind, such as dns:NAME. Read again when it changes; a file with a bad line changes nothing,
+    /// is logged and counted. As all files here it must be such that only root and the server's own user can write it
     #[arg(long, env = "CODE_EXPLAINER_AUTH_FILE", value_name = "FILE")]
     auth_file: Option<PathBuf>,
 
@@ -67,7 +82,7 @@ pub(super) struct AccessArgs {
     #[arg(long, env = "CODE_EXPLAINER_ADMIN", default_value = "auto")]
     admin: Admin,
 
-    /// Whether /metrics needs a key with the role admin, as a bearer token. The probes never do
+    /// Whether /metrics needs a key with the role metrics or admin, as a bearer token. The probes never do
     #[arg(long, env = "CODE_EXPLAINER_METRICS_AUTH", default_value = "off")]
     metrics_auth: Switch,
 
@@ -76,6 +91,13 @@ pub(super) struct AccessArgs {
     #[arg(long, env = "CODE_EXPLAINER_RELOAD_INTERVAL", value_name = "TIME")]
     #[arg(default_value = "2s")]
     reload_interval: humantime::Duration,
+
+    /// How long callers are let in while --auth-file, --tls-client-ca or --tls-client-crl cannot be read (deleted, no
+    /// permission, a disk that fails or hangs): who was taken out of it cannot be told. Then all calls are refused with
+    /// UNAVAILABLE, open ones end, and the server is not ready, until it can be read again
+    #[arg(long, env = "CODE_EXPLAINER_AUTH_GRACE", value_name = "TIME")]
+    #[arg(default_value = "30s")]
+    auth_grace: humantime::Duration,
 }
 
 #[derive(Debug, Args)]
@@ -226,6 +248,14 @@ impl AccessArgs {
         if self.reload_interval.is_zero() {
             return Err("--reload-interval is 0s, expected a time".into());
         }
+        for (flag, time) in [
+            ("reload-interval", self.reload_interval),
+            ("auth-grace", self.auth_grace),
+        ] {
+            if *time > LONGEST {
+                return Err(format!("--{flag} is {time}, expected at most a day"));
+            }
+        }
         let tls = self
             .tls_cert
             .zip(self.tls_key)
@@ -233,6 +263,7 @@ impl AccessArgs {
                 certificate,
                 key,
                 client_ca: self.tls_client_ca,
+                client_crl: self.tls_client_crl,
                 client_required: !optional,
             });
         Ok(AccessConfig {
@@ -245,6 +276,7 @@ impl AccessArgs {
             admin,
             guard_metrics: self.metrics_auth == Switch::On,
             reload_interval: self.reload_interval.into(),
+            grace: self.auth_grace.into(),
         })
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct KeyArgs {
     #[arg(long, value_name = "NAME", value_parser = word)]
     tenant: String,
 
-    /// What it may do: explain, admin, or explain,admin
+    /// What it may do: explain, admin, metrics (read /metrics, where that is guarded), or several, such as explain,admin
     #[arg(long, value_name = "ROLES", default_value = "explain")]
     roles: Roles,
 

@@ -12,6 +12,9 @@ const RATE_LIMITED: &str = "code_explainer_rate_limited_total";
 const RELOADS: &str = "code_explainer_file_reloads_total";
 const REDACTED: &str = "code_explainer_secrets_redacted_total";
 const CERTIFICATE_END: &str = "code_explainer_tls_certificate_not_after_seconds";
+const REVOCATIONS_END: &str = "code_explainer_tls_client_crl_next_update_seconds";
+const STALE: &str = "code_explainer_file_stale";
+const CALLERS_KNOWN: &str = "code_explainer_callers_known";
 
 const PROTOCOLS: [&str; 2] = ["grpc", "http"];
 
@@ -19,10 +22,13 @@ const PROTOCOLS: [&str; 2] = ["grpc", "http"];
 pub struct AccessMetrics {
     open: [Gauge; 2],
     refused_connections: [[Counter; 2]; 2],
-    refused_calls: [Counter; 2],
+    refused_calls: [Counter; 3],
     rate_limited: [Counter; 2],
-    reloads: [[Counter; 2]; 2],
+    reloads: [[Counter; 2]; 3],
+    stale: [Gauge; 3],
+    callers_known: Gauge,
     certificate_end: Gauge,
+    revocations_end: Gauge,
     redacted: Counter,
 }
 
@@ -30,13 +36,15 @@ pub struct AccessMetrics {
 pub struct ConnectionGuard<'a>(&'a Gauge);
 
 const REFUSED: [&str; 2] = ["limit", "handshake"];
-const REASONS: [&str; 2] = ["unauthenticated", "permission_denied"];
+const REASONS: [&str; 3] = ["unauthenticated", "permission_denied", "callers_unknown"];
 const LIMITED: [&str; 2] = ["items", "tokens"];
-const FILES: [&str; 2] = ["auth", "tls"];
+const FILES: [&str; 3] = ["auth", "tls", "tls_client"];
 
 impl AccessMetrics {
     pub(super) fn new(r: &PrometheusRecorder) -> Self {
         describe(r);
+        let callers_known = gauge(r, CALLERS_KNOWN, &[]);
+        callers_known.set(1.0);
         Self {
             open: PROTOCOLS.map(|p| gauge(r, CONNECTIONS, &[("protocol", p)])),
             refused_connections: PROTOCOLS.map(|p| {
@@ -54,7 +62,10 @@ impl AccessMetrics {
                 ["ok", "failed"]
                     .map(|result| counter(r, RELOADS, &[("file", file), ("result", result)]))
             }),
+            stale: FILES.map(|file| gauge(r, STALE, &[("file", file)])),
+            callers_known,
             certificate_end: gauge(r, CERTIFICATE_END, &[]),
+            revocations_end: gauge(r, REVOCATIONS_END, &[]),
             redacted: counter(r, REDACTED, &[]),
         }
     }
@@ -86,6 +97,21 @@ impl AccessMetrics {
         self.reloads[place(&FILES, file)][usize::from(!good)].increment(1);
     }
 
+    /// Whether what lies on the disk is of no use, so that something else is in force.
+    pub fn file_stale(&self, file: &str, stale: bool) {
+        self.stale[place(&FILES, file)].set(f64::from(u8::from(stale)));
+    }
+
+    /// Whether it can be told who may call.
+    pub fn callers_known(&self, known: bool) {
+        self.callers_known.set(f64::from(u8::from(known)));
+    }
+
+    /// When the first list of revoked certificates is past its next update, in seconds since 1970.
+    pub fn revocations_end(&self, at: Option<i64>) {
+        self.revocations_end.set(at.unwrap_or(0) as f64);
+    }
+
     /// Secrets in a snippet were made unreadable.
     pub fn redacted(&self, secrets: usize) {
         self.redacted.increment(secrets as u64);
@@ -104,12 +130,28 @@ impl Drop for ConnectionGuard<'_> {
 }
 
 /// Labels come from the code, never from a client.
-fn place(labels: &[&str; 2], label: &str) -> usize {
-    usize::from(label != labels[0])
+fn place(labels: &[&str], label: &str) -> usize {
+    let place = labels.iter().position(|known| *known == label);
+    place.unwrap_or(labels.len() - 1)
 }
 
 fn describe(recorder: &PrometheusRecorder) {
     let gauges = [
+        (
+            STALE,
+            Unit::Count,
+            "1 while files as they lie there are of no use, so that what they said before counts: of keys (auth), the server's own certificate (tls), or clients' authorities and revoked certificates (tls_client)",
+        ),
+        (
+            CALLERS_KNOWN,
+            Unit::Count,
+            "0 while all calls are refused, because a file that says who may call cannot be read",
+        ),
+        (
+            REVOCATIONS_END,
+            Unit::Seconds,
+            "when the first list of --tls-client-crl is past its next update, in seconds since 1970, and its authority's certificates are refused; 0 without one",
+        ),
         (
             CONNECTIONS,
             Unit::Count,
@@ -131,7 +173,7 @@ fn describe(recorder: &PrometheusRecorder) {
         ),
         (
             CALLS_REFUSED,
-            "calls turned away, by reason: unauthenticated or permission_denied",
+            "calls turned away, by reason: unauthenticated, permission_denied, or callers_unknown (a file that says who may call cannot be read)",
         ),
         (
             RATE_LIMITED,
@@ -139,7 +181,7 @@ fn describe(recorder: &PrometheusRecorder) {
         ),
         (
             RELOADS,
-            "changed files of keys (auth) and certificates (tls), by result: ok (in use) or failed (of no use)",
+            "changed files of keys (auth), the server's own certificate (tls), and clients' authorities and revoked certificates (tls_client), by result: ok (in use) or failed (of no use)",
         ),
     ];
     let redacted = (REDACTED, "secrets in snippets that were made unreadable");

@@ -1,9 +1,16 @@
 //! An authority and the certificates that it signs, made anew for each test.
 
+use std::fs::Permissions;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
 
 /// An authority, with its PEM files.
 pub(crate) struct Authority {
@@ -15,6 +22,8 @@ pub(crate) struct Authority {
 pub(crate) struct Certified {
     pub(crate) certificate: String,
     pub(crate) key: String,
+    /// What a list of revoked certificates has of it.
+    serial: u64,
 }
 
 /// A directory for the files of a server.
@@ -22,16 +31,44 @@ pub(crate) struct Files(tempfile::TempDir);
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test authority");
         let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("signed");
+        let issuer = CertifiedIssuer::self_signed(authority("test authority"), key);
+        Self::of(issuer.expect("signed"))
+    }
+
+    /// One that this one has signed, until so long from now.
+    pub(crate) fn below(&self, lasts: Duration) -> Self {
+        let mut params = authority("test authority below");
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970() + lasts;
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::signed_by(params, key, &self.issuer);
+        Self::of(issuer.expect("signed"))
+    }
+
+    fn of(issuer: CertifiedIssuer<'static, KeyPair>) -> Self {
         let files = Files::new();
         files.write("ca.pem", &issuer.pem());
         Self { issuer, files }
+    }
+
+    /// Its list of revoked certificates, in PEM, which counts until then.
+    pub(crate) fn revokes(&self, revoked: &[&Certified], lasts: Duration) -> String {
+        let revoked = revoked.iter().map(|certified| RevokedCertParams {
+            serial_number: SerialNumber::from(certified.serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(1970, 1, 1) + since_1970() + lasts,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).expect("signed");
+        list.pem().expect("PEM")
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -68,17 +105,55 @@ impl Authority {
         )
     }
 
+    /// A client's with a name for DNS alone.
+    pub(crate) fn client_of_dns(&self, name: &str) -> Certified {
+        let name = SanType::DnsName(name.try_into().expect("ASCII"));
+        self.sign("", vec![name])
+    }
+
+    /// A client's that ends so long from now.
+    pub(crate) fn client_for(&self, name: &str, lasts: Duration) -> Certified {
+        let mut params = params(name, Vec::new());
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970() + lasts;
+        self.finish(params)
+    }
+
     fn sign(&self, name: &str, alternatives: Vec<SanType>) -> Certified {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.subject_alt_names = alternatives;
-        params.distinguished_name.push(DnType::CommonName, name);
+        self.finish(params(name, alternatives))
+    }
+
+    fn finish(&self, mut params: CertificateParams) -> Certified {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(SerialNumber::from(serial));
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         Certified {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
+            serial,
         }
     }
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = params(name, Vec::new());
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+}
+
+fn params(name: &str, alternatives: Vec<SanType>) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.subject_alt_names = alternatives;
+    if !name.is_empty() {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params
+}
+
+fn since_1970() -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.expect("after 1970")
 }
 
 impl Files {
@@ -95,8 +170,16 @@ impl Files {
         let path = self.path(name);
         let beside = self.path("new");
         std::fs::write(&beside, text).expect("written");
+        // Whatever the umask is here.
+        std::fs::set_permissions(&beside, Permissions::from_mode(0o600)).expect("ours");
         std::fs::rename(beside, &path).expect("in place");
         text_of(&path)
+    }
+
+    /// Sets who may do what with a file; "" is the directory.
+    pub(crate) fn set_mode(&self, name: &str, mode: u32) {
+        let set = std::fs::set_permissions(self.path(name), Permissions::from_mode(mode));
+        set.expect("ours");
     }
 
     /// Writes a server's certificate and key, and gives the flags that name them.

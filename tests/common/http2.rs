@@ -7,6 +7,7 @@ use code_explainer_client::proto::ExplainRequest;
 use h2::client::{ResponseFuture, SendRequest};
 use prost::Message;
 use prost::bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tonic::codegen::http::Request;
@@ -21,16 +22,22 @@ pub(crate) struct Connection(SendRequest<Bytes>);
 impl Connection {
     pub(crate) async fn to(server: SocketAddr) -> Self {
         let tcp = TcpStream::connect(server).await.expect("it listens");
+        Self::over(tcp).await.0
+    }
+
+    /// Over what is connected already; also gives how it ends.
+    pub(crate) async fn over(
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> (Self, JoinHandle<Result<(), h2::Error>>) {
         let (requests, connection) = h2::client::Builder::new()
             .max_concurrent_reset_streams(1 << 20)
             .reset_stream_duration(Duration::from_secs(600))
             .max_local_error_reset_streams(None)
             .data_frame_budget(usize::MAX)
-            .handshake(tcp)
+            .handshake(io)
             .await
             .expect("HTTP/2");
-        tokio::spawn(connection);
-        Self(requests)
+        (Self(requests), tokio::spawn(connection))
     }
 
     /// Begins a call; the connection must still take it.

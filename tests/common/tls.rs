@@ -1,4 +1,4 @@
-//! TLS in front of a server that has none. So TLS is tested with every Redis, also with one that was built without it.
+//! TLS by hand: a client's end of it, and TLS in front of a server that has none. So TLS is tested with every Redis, also with one that was built without it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::common::certificates::Authority;
+use crate::common::certificates::{Authority, Certified};
 
 /// The first byte of who speaks TLS.
 const TLS_HANDSHAKE: u8 = 22;
@@ -53,6 +54,42 @@ impl Authority {
         let address = listener.local_addr().expect("an address");
         tokio::spawn(serve(listener, acceptor, port, plain));
         address.port()
+    }
+}
+
+/// A client's end. Its clones share sessions, so that those of a server can be resumed.
+#[derive(Clone)]
+pub(crate) struct TlsClient(TlsConnector);
+
+impl TlsClient {
+    /// Trusts an authority, and shows a certificate with those that have signed it.
+    pub(crate) fn new(trusts: &Authority, shows: &Certified, by: &[&Authority]) -> Self {
+        let certificate =
+            |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&trusts.pem())).expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut chain = vec![certificate(&shows.certificate)];
+        chain.extend(by.iter().map(|authority| certificate(&authority.pem())));
+        let key = PrivateKeyDer::from_pem_slice(shows.key.as_bytes()).expect("a key");
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key);
+        let mut config = config.expect("a certificate and its key");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self(TlsConnector::from(Arc::new(config)))
+    }
+
+    /// Who is not let in may hear of it only when they read.
+    pub(crate) async fn connect(
+        &self,
+        server: SocketAddr,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(server).await?;
+        let name = "localhost".try_into().expect("a name");
+        self.0.connect(name, tcp).await
     }
 }
 
