@@ -26,6 +26,8 @@ fn protos() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_client(false)
+        // Which counts what a message repeats before it makes anything of it.
+        .codec_path("crate::api::codec::BoundedCodec")
         .compile_fds(set)?;
     Ok(())
 }

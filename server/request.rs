@@ -12,6 +12,11 @@ use crate::scheduler::Priority;
 
 /// The longest id, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
+/// Names that a message may list: of items on a stream, or of documents.
+pub const MAX_NAMES: usize = 8192;
+/// Items that a stream can be allowed to have in flight: its client can name them all in one message, and those besides
+/// whose last event it has missed.
+pub const MAX_STREAM_ITEMS: usize = MAX_NAMES / 2;
 /// Stop strings that a request may name.
 pub const MAX_STOPS: usize = 16;
 /// The longest stop string, in bytes.

@@ -2,10 +2,11 @@
 
 use prost::Message;
 use tonic::{Request, Status, Streaming};
-use tonic_prost::ProstDecoder;
 
 use crate::api::Shared;
 use crate::api::body::Upload;
+use crate::api::bounds::Bounded;
+use crate::api::codec::BoundedDecoder;
 use crate::api::leftover::ReadToEnd;
 
 /// As tonic's [`Streaming`], which keeps the room of its largest message for as long as the stream lives: here, that is
@@ -17,7 +18,7 @@ pub(super) struct Inbound<T> {
     message_bytes: usize,
 }
 
-impl<T: Message + Default + 'static> Inbound<T> {
+impl<T: Message + Bounded + Default + 'static> Inbound<T> {
     /// Those of a call.
     pub(super) fn of(request: Request<Streaming<T>>, shared: &Shared) -> Self {
         Self {
@@ -35,7 +36,7 @@ impl<T: Message + Default + 'static> Inbound<T> {
         let message = self.messages.message().await?;
         // Bodies are handed on message by message: between two, the decoder has nothing that would be lost with it.
         if let Some(body) = self.body.as_ref().filter(|body| body.has_grown()) {
-            let decoder = ProstDecoder::<T>::default();
+            let decoder = BoundedDecoder::<T>::default();
             self.messages =
                 Streaming::new_request(decoder, body.clone(), None, Some(self.message_bytes));
             body.begins_anew();

@@ -7,7 +7,7 @@
 //!   need no credentials. `ending`: answers that end before they are through.
 //! - `explain`: the single call, and the door to the bidirectional `stream`.
 //! - `embed`: vectors of texts.
-//! - `convert`: events to wire types.
+//! - `convert`: events to wire types. `codec`: bytes to messages, within the `bounds` of what these may repeat.
 //! - `model`, `admin`: what is served, and how it fares; `admin_cache`, `admin_clear`, `admin_warm`: the caches.
 //! - `corpus`: the operator's documents.
 //! - [`inference`]: the same explanations by the Open Inference Protocol.
@@ -18,8 +18,10 @@ mod admin_cache;
 mod admin_clear;
 mod admin_warm;
 mod body;
+mod bounds;
 mod budget;
 mod caller;
+pub(crate) mod codec;
 mod connections;
 mod convert;
 mod corpus;

@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::explain::{CancelReason, Client, GoAway, GoAwayReason, Has, ItemEvent, Outlet};
 use crate::metrics::{Counted, Outcome};
 use crate::proto::explain_stream_request::Request as Wish;
-use crate::proto::{ExplainRequest, ExplainStreamRequest, Open, Order};
-use crate::request::{self, ValidRequest};
+use crate::proto::{ExplainRequest, ExplainStreamRequest, Have, Open, Order};
+use crate::request::{self, MAX_ID_BYTES, ValidRequest};
 use crate::session::{Session, StreamLimits, Wishes};
 use crate::status::{Phase, State};
 
@@ -76,7 +76,10 @@ impl StreamCall {
         let (opening, first) = match first {
             Ok(Some(ExplainStreamRequest {
                 request: Some(Wish::Open(open)),
-            })) => (Some(open), None),
+            })) => match check_have(&open.have, shared.stream_items) {
+                Ok(()) => (Some(open), None),
+                Err(error) => (None, Some(Err(error.into()))),
+            },
             first => (None, Some(first)),
         };
         let mut served = Served {
@@ -259,6 +262,21 @@ impl Served {
         self.shared.metrics.item_ended(Outcome::Failed);
         self.session.refuse(id, cost, error).await;
     }
+}
+
+/// A client waits for as many items as may be in flight, and for as many at most whose last events it has missed.
+fn check_have(have: &[Have], stream_items: usize) -> Result<(), Error> {
+    let most = 2 * stream_items;
+    if have.len() > most {
+        let problem = format!("has {} items, expected at most {most}", have.len());
+        return Err(Error::invalid("open.have", problem));
+    }
+    if let Some(long) = have.iter().find(|have| have.id.len() > MAX_ID_BYTES) {
+        let bytes = long.id.len();
+        let problem = format!("has an id of {bytes} bytes, expected at most {MAX_ID_BYTES}");
+        return Err(Error::invalid("open.have", problem));
+    }
+    Ok(())
 }
 
 fn ticks(open: &Open) -> Option<Interval> {

@@ -23,7 +23,7 @@ use super::{Config, LogFormat, Secret};
 use crate::cache::{Cache, CacheConfig};
 use crate::engine::{CpuShare, DeviceSpec, EngineOptions};
 use crate::optimize::Wishes;
-use crate::request::RequestLimits;
+use crate::request::{MAX_STREAM_ITEMS, RequestLimits};
 use crate::scheduler::{Drafting, EngineRules, SchedulerOptions};
 
 /// Explains code with a language model, over gRPC.
@@ -229,7 +229,7 @@ impl ServeArgs {
             ("batch-size", limits.batch_size.unwrap_or(1), 4096),
             ("step-tokens", limits.step_tokens.unwrap_or(1), 1 << 20),
             ("queue-items", limits.queue_items, 1 << 24),
-            ("stream-items", limits.stream_items, 1 << 24),
+            ("stream-items", limits.stream_items, MAX_STREAM_ITEMS),
             ("max-code-bytes", limits.max_code_bytes, 1 << 28),
             ("max-new-tokens", limits.max_new_tokens, 1 << 20),
             (

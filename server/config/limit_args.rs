@@ -38,7 +38,7 @@ pub(super) struct LimitArgs {
     )]
     pub(super) queue_items: usize,
 
-    /// Items in flight on one stream at most
+    /// Items in flight on one stream at most; up to 4096
     #[arg(
         long,
         env = "CODE_EXPLAINER_STREAM_ITEMS",

@@ -1,13 +1,14 @@
 //! What is behind a stream: its items and their order, what its client may have in flight, how far it is, and what of it
 //! outlives its connection. Knows nothing of the wire.
 //!
-//! - `items`: those in flight, and those that ended and are kept.
+//! - `items`: those in flight. `kept`: those that ended, for a client that lost its connection.
 //! - `credit`: what a client may have in flight, and what it has been told of that.
 //! - `progress`: how a batch fares.
 //! - `registry`: streams that can be gone on with on another connection.
 
 mod credit;
 mod items;
+mod kept;
 mod progress;
 mod registry;
 
@@ -133,7 +134,7 @@ impl Session {
                 None => entry.cancel.cancel(CancelReason::Unclaimed),
             }
         }
-        let rest = items.still_wanted(|id| has.remove(id));
+        let (rest, forgotten) = items.kept.still_wanted(|id| has.remove(id));
         let mut unknown: Vec<String> = has.into_keys().collect();
         unknown.sort();
         let opened = Opened {
@@ -159,6 +160,7 @@ impl Session {
         // Under the lock, so that no item ends on the old connection from here on: see `leave`.
         let generation = self.out.attach(client, opened)?;
         drop(items);
+        drop(forgotten);
         for (id, record, out) in rest {
             self.tasks.spawn(record.send_rest(id, out, generation));
         }
@@ -181,6 +183,7 @@ impl Session {
         if replaces == request.id {
             return Err(Error::invalid("replaces", "is the item's own id"));
         }
+        check_length("replaces", replaces)?;
         let code_bytes = request.code.len();
         let resumable = self.is_resumable();
         let entry = self.lock().add(&id, code_bytes, replaces, resumable)?;
@@ -206,6 +209,10 @@ impl Session {
 
     /// Gives an item up, if it is in flight.
     pub fn cancel(&self, id: &str, reason: CancelReason) {
+        if id.len() > MAX_ID_BYTES {
+            // There is none, and a long name takes long to look up.
+            return;
+        }
         if let Some(entry) = self.lock().in_flight.get(id) {
             entry.cancel.cancel(reason);
         }
@@ -213,7 +220,8 @@ impl Session {
 
     /// The client has these whole: nothing of them need be kept.
     pub fn received(&self, ids: &[String]) {
-        self.lock().received(ids);
+        let forgotten = self.lock().kept.received(ids);
+        drop(forgotten);
     }
 
     /// Sends the one event of an item that was not taken in.
@@ -317,14 +325,16 @@ impl Session {
     /// An item is about to have its last event on this connection. False if there is a later one: then the item goes on
     /// there from what the client has.
     fn leave(&self, id: &Arc<str>, entry: &Entry, generation: u64, kind: &EventKind) -> bool {
+        let most_bytes = self.keep_bytes();
+        let bytes = (most_bytes > 0).then(|| entry.record.kept_bytes());
         let mut items = self.lock();
         if self.out.generation() != generation {
             return false;
         }
         items.end(id, entry, kind);
-        if self.is_resumable() {
-            items.keep(id, &entry.record, self.keep_bytes());
-        }
+        let forgotten = bytes.map(|bytes| items.kept.keep(id, &entry.record, bytes, most_bytes));
+        drop(items);
+        drop(forgotten);
         true
     }
 
@@ -371,4 +381,16 @@ impl Session {
         // Each operation leaves it whole.
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What can be the id of an item is no longer than that.
+fn check_length(field: &'static str, id: &str) -> Result<(), Error> {
+    if id.len() > MAX_ID_BYTES {
+        let problem = format!(
+            "is {} bytes long, expected at most {MAX_ID_BYTES}",
+            id.len()
+        );
+        return Err(Error::invalid(field, problem));
+    }
+    Ok(())
 }

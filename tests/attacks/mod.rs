@@ -10,5 +10,6 @@ mod identity_files;
 mod model_files;
 mod parsers;
 mod rates;
+mod received;
 mod tenants;
 mod withdrawal;
