@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::api::{Connection, Shared, connections, http::serve_http, serve_grpc};
 use crate::config::Config;
 use crate::embed::{EmbedError, Load};
-use crate::explain::{Explainer, InFlight, Snippets};
+use crate::explain::{Admission, Explainer, InFlight, Snippets};
 use crate::machine::Machine;
 use crate::model::{Model, ModelError, together};
 use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
@@ -300,6 +300,7 @@ async fn start_engines(
         cache_secret: config.cache_secret.0.clone(),
         metrics: shared.metrics.clone(),
         traces,
+        admission: Admission::new(config.stream.in_flight_items),
         tasks: shared.status.items.clone(),
         closing: shared.status.closing.clone(),
     }));

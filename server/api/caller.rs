@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
 
 use crate::error::Error;
-use crate::explain::{Client, ItemEvent, Outlet, Presence};
+use crate::explain::{Client, EventReceiver, EventSender, Outlet, Presence, event_channel};
 use crate::identity::Identity;
 use crate::telemetry::TraceParent;
 
@@ -40,7 +39,7 @@ impl Caller {
     }
 
     /// It, as the reader of these events.
-    pub(super) fn client(&self, events: mpsc::Sender<ItemEvent>) -> Client {
+    pub(super) fn client(&self, events: EventSender) -> Client {
         Client {
             events,
             presence: self.presence.clone(),
@@ -49,12 +48,8 @@ impl Caller {
     }
 
     /// The way to it for so many events at once, and its end of that. Whoever has no room for `patience` is shed.
-    pub(super) fn outlet(
-        &self,
-        events: usize,
-        patience: Duration,
-    ) -> (Outlet, mpsc::Receiver<ItemEvent>) {
-        let (events, receiver) = mpsc::channel(events);
+    pub(super) fn outlet(&self, events: usize, patience: Duration) -> (Outlet, EventReceiver) {
+        let (events, receiver) = event_channel(events);
         (Outlet::on(self.client(events), patience), receiver)
     }
 }

@@ -3,8 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -12,7 +11,7 @@ use crate::api::caller::Caller;
 use crate::api::inbound::Inbound;
 use crate::api::stream::StreamCall;
 use crate::api::{Shared, convert, embed};
-use crate::explain::{Call, Cancel, Record};
+use crate::explain::{Call, Cancel, Record, event_channel};
 use crate::metrics::Outcome;
 use crate::proto::explain_service_server::ExplainService;
 use crate::proto::{
@@ -67,7 +66,7 @@ impl ExplainService for ExplainApi {
             explainer.run(request, call, |_, _| true).await;
         });
         let shared = self.shared.clone();
-        let responses = ReceiverStream::new(events).map(move |e| convert::response(e, &shared));
+        let responses = events.map(move |e| convert::response(e, &shared));
         Ok(Response::new(Box::pin(responses)))
     }
 
@@ -84,7 +83,7 @@ impl ExplainService for ExplainApi {
         request: Request<Streaming<ExplainStreamRequest>>,
     ) -> Result<Response<Self::ExplainStreamStream>, Status> {
         let shared = self.shared.clone();
-        let (events, received) = mpsc::channel(OUTLET_EVENTS);
+        let (events, received) = event_channel(OUTLET_EVENTS);
         let (broke, broken) = oneshot::channel();
         let call = StreamCall {
             shared: shared.clone(),
@@ -95,8 +94,7 @@ impl ExplainService for ExplainApi {
         };
         let inbound = Inbound::of(request, &shared);
         tokio::spawn(call.run(inbound));
-        let answers =
-            ReceiverStream::new(received).map(move |e| Ok(convert::stream_response(e, &shared)));
+        let answers = received.map(move |e| Ok(convert::stream_response(e, &shared)));
         // After the last answer: what broke the stream, if something did.
         let end = futures::FutureExt::into_stream(broken)
             .filter_map(|status: Result<Status, _>| status.ok().map(Err));

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tonic::Status;
 
@@ -13,7 +13,7 @@ use crate::api::Shared;
 use crate::api::caller::Caller;
 use crate::api::inbound::Inbound;
 use crate::error::Error;
-use crate::explain::{CancelReason, Client, GoAway, GoAwayReason, Has, ItemEvent, Outlet};
+use crate::explain::{CancelReason, Client, EventSender, GoAway, GoAwayReason, Has, Outlet};
 use crate::metrics::{Counted, Outcome};
 use crate::proto::explain_stream_request::Request as Wish;
 use crate::proto::{ExplainRequest, ExplainStreamRequest, Have, Open, Order};
@@ -33,7 +33,7 @@ pub(super) struct StreamCall {
     pub(super) shared: Arc<Shared>,
     pub(super) caller: Caller,
     /// To the client.
-    pub(super) events: mpsc::Sender<ItemEvent>,
+    pub(super) events: EventSender,
     /// What broke the stream, told after the last event.
     pub(super) broke: oneshot::Sender<Status>,
     /// The stream counts as open until its last item has ended.

@@ -19,6 +19,8 @@ pub struct StreamOptions {
     pub max_age: Duration,
     /// What outlives a lost connection.
     pub resume: ResumeOptions,
+    /// Items that all streams may have in flight.
+    pub in_flight_items: usize,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +64,13 @@ pub(super) struct StreamArgs {
     #[arg(long, env = "CODE_EXPLAINER_RESUME_BYTES", value_name = "N")]
     #[arg(default_value_t = 1 << 20)]
     resume_bytes: usize,
+
+    /// Items in flight on all streams together at most: those that are worked on, and those whose answers wait to be read,
+    /// which take about 4 KB each. More are refused with RESOURCE_EXHAUSTED. A tenant may have as many as are left free, so
+    /// that there is always room for another
+    #[arg(long, env = "CODE_EXPLAINER_IN_FLIGHT_ITEMS", value_name = "N")]
+    #[arg(default_value_t = 65536)]
+    in_flight_items: usize,
 }
 
 /// Whether the same question in flight is answered once.
@@ -88,6 +97,7 @@ impl StreamArgs {
             ));
         }
         for (flag, value) in [
+            ("in-flight-items", self.in_flight_items),
             ("resume-sessions", self.resume_sessions),
             ("resume-bytes", self.resume_bytes),
         ] {
@@ -107,6 +117,7 @@ impl StreamArgs {
                 bytes: self.resume_bytes,
             },
             slow_reader_timeout,
+            in_flight_items: self.in_flight_items,
             single_flight: self.single_flight == SingleFlight::On,
         })
     }

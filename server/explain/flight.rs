@@ -81,7 +81,7 @@ impl Explainer {
         let leader = match plan.request.cache_mode {
             CacheMode::Only => match self.cache.lookup(&key).await {
                 Lookup::Hit(level, answer) => {
-                    writer.replay(now(), level, &answer);
+                    writer.replay(now(), level, answer);
                     return Ok(());
                 }
                 Lookup::Miss => return Err(Error::NotCached),
@@ -134,7 +134,7 @@ impl Explainer {
         {
             return;
         }
-        let text = writer.read(|log| (!log.diverged).then(|| log.text().to_owned()));
+        let text = writer.read(|log| (!log.diverged).then(|| log.text().into_owned()));
         let Some(text) = text else { return };
         let language = prepared.language.as_deref().unwrap_or_default();
         self.retrieval
@@ -147,7 +147,7 @@ impl Explainer {
         for _ in 0..LOST_REPLICAS {
             let mut follower = match self.cache.plan(key).await {
                 cache::Plan::Replay(level, answer) => {
-                    writer.replay(now(), level, &answer);
+                    writer.replay(now(), level, answer);
                     return Ok(Source::Told);
                 }
                 cache::Plan::Lead(leader) => return Ok(Source::Engine(Some(leader))),
@@ -284,7 +284,7 @@ fn to_cached(
         // What another replica told before this one began came at no time of this one's.
         let at = log.came_at(n).or(started);
         let (at, started) = at.zip(started).unwrap_or_else(|| (now(), now()));
-        cached(log.between(n, n + 1), at, started)
+        cached(&log.between(n, n + 1), at, started)
     };
     let deltas = (0..log.deltas()).map(delta).collect();
     CachedAnswer {

@@ -4,12 +4,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits};
 use crate::cpu::{Budget, Limit};
 use crate::error::Error;
-use crate::explain::log::{AnswerLog, Writer};
+use crate::explain::log::AnswerLog;
 use crate::explain::reader::Reader;
 use crate::explain::{Explainer, now};
 use crate::prompt::Strategy;
@@ -159,10 +157,60 @@ impl Survey {
     }
 }
 
-/// An answer that is in memory, with a place at its beginning.
-pub(super) fn told_again(answer: &CachedAnswer) -> Reader {
-    let (log, reader) = watch::channel(AnswerLog::default());
+/// An answer that is in memory, with a place at its beginning. It is shared with the cache: what is told of it is made when
+/// there is room for it, and nothing before.
+pub(super) fn told_again(answer: Arc<CachedAnswer>) -> Reader {
     let at = now();
-    Writer(log).replay(at, Level::Memory, answer);
-    Reader::new(reader, at, false)
+    Reader::of_whole(AnswerLog::stored(at, Level::Memory, answer), at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{CachedDelta, FinishReason, Timings};
+    use crate::explain::Record;
+    use crate::explain::reader::Next;
+
+    /// Bytes that are kept for an item that waits to tell an answer, beside its request and its task.
+    const WAITING: usize = 1024;
+
+    #[tokio::test]
+    async fn who_waits_to_tell_an_answer_has_none_of_its_own() {
+        let deltas = (0..1024).map(|n| CachedDelta {
+            text: format!("{n} "),
+            at_us: n,
+        });
+        let answer = Arc::new(CachedAnswer {
+            deltas: deltas.collect(),
+            finish_reason: FinishReason::Length,
+            prompt_tokens: 7,
+            generated_tokens: 1024,
+            seed: 0,
+            notes: vec!["a note".into()],
+            language: "rust".into(),
+            timings: Timings::default(),
+        });
+        let mut waiting: Vec<Reader> = (0..1000).map(|_| told_again(answer.clone())).collect();
+        assert_eq!(Arc::strong_count(&answer), 1001, "all of them share it");
+        let bytes = size_of::<Reader>() + size_of::<AnswerLog>();
+        assert!(bytes <= WAITING, "{bytes} bytes for each");
+        let reader = &mut waiting[0];
+        let record = Record::default();
+        let next = reader.next(&record).await.expect("it is there");
+        assert_eq!(next, Next::Accepted(0));
+        reader.told(0);
+        for delta in 0..3 {
+            assert_eq!(reader.next(&record).await.expect("text"), Next::Text);
+            assert_eq!(reader.text(false), format!("{delta} "));
+        }
+        assert_eq!(reader.text(true), answer.text()["0 1 2 ".len()..]);
+        assert_eq!(reader.next(&record).await.expect("its end"), Next::End);
+        let about = reader.about();
+        assert_eq!(about.language.as_deref(), Some("rust"));
+        assert_eq!((about.prompt_tokens, about.notes.len()), (7, 1));
+        // What is kept of it for a client that may come back is the same answer.
+        let kept = reader.kept(true);
+        assert_eq!(kept.rest(0), answer.text());
+        assert_eq!(Arc::strong_count(&answer), 1002);
+    }
 }

@@ -12,6 +12,7 @@ use crate::explain::{
     Accepted, CancelReason, Done, Ending, EventKind, ItemEvent, Outlet, Record, now, until,
 };
 use crate::metrics::{ItemTimes, Metrics, Outcome};
+use crate::prompt::Strategy;
 use crate::request::{Replay, ValidRequest};
 use crate::telemetry::ItemTrace;
 
@@ -25,13 +26,35 @@ pub(super) struct Item<'a> {
     pub(super) received: Instant,
 }
 
+/// What of its request an item needs to tell its answer. The rest, the code above all, is not kept for a client that does
+/// not read.
+pub(super) struct Telling {
+    paced: bool,
+    full_text: bool,
+    seed: u64,
+    strategy: Strategy,
+    notes: Vec<String>,
+}
+
+impl Telling {
+    pub(super) fn of(request: &ValidRequest) -> Self {
+        Self {
+            paced: request.replay == Replay::Paced,
+            full_text: request.include_full_text,
+            seed: request.sampling.seed,
+            strategy: request.strategy,
+            notes: request.notes.clone(),
+        }
+    }
+}
+
 impl Item<'_> {
     /// Reads the answer to its end, or until its time is up, and sends it, at the pace of the client and over one
     /// connection after another. `own`: what there is to say of it where that is not what the answer's maker says.
     pub(super) async fn follow(
         &self,
         mut reader: Reader,
-        request: &ValidRequest,
+        telling: Telling,
         own: Option<Arc<About>>,
         deadline: Option<Instant>,
         leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
@@ -56,7 +79,7 @@ impl Item<'_> {
             if next == Next::End {
                 ended.get_or_insert_with(now);
             }
-            let paced = request.replay == Replay::Paced && cut.is_none();
+            let paced = telling.paced && cut.is_none();
             if paced && next == Next::Text {
                 let due = reader.due().unwrap_or_else(now);
                 tokio::select! {
@@ -107,13 +130,14 @@ impl Item<'_> {
                     let ended = ended.unwrap_or_else(now);
                     let about = about(&reader);
                     let seen = (first_sent, ended, cut.is_some());
-                    let (done, times) = done(&reader, seen, request, &about)?;
+                    let (done, times) = done(&reader, seen, &telling, &about)?;
                     let kind = EventKind::Done(Box::new(done));
-                    self.record.ended(Some(reader.kept(cut.is_some())), &kind);
+                    self.record
+                        .ended(|| Some(reader.kept(cut.is_some())), &kind);
                     if !leave(generation, &kind) {
                         continue;
                     }
-                    self.count(&kind, &times, ended, request, &about);
+                    self.count(&kind, &times, ended, &telling, &about);
                     self.send(room, kind);
                     return Ok(());
                 }
@@ -129,7 +153,7 @@ impl Item<'_> {
         leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
     ) {
         let kind = EventKind::Failed(error);
-        self.record.ended(None, &kind);
+        self.record.ended(|| None, &kind);
         while let Some(room) = self.out.last_room().await {
             if leave(room.generation, &kind) {
                 return self.send(room, kind);
@@ -156,7 +180,7 @@ impl Item<'_> {
         kind: &EventKind,
         times: &Times,
         ended: Instant,
-        request: &ValidRequest,
+        telling: &Telling,
         about: &About,
     ) {
         let EventKind::Done(done) = kind else { return };
@@ -171,9 +195,9 @@ impl Item<'_> {
         } else {
             let mut at = times.accepted;
             for (part, time) in [
-                ("queue", done.timings.queue),
-                ("prefill", done.timings.prefill),
-                ("decode", done.timings.decode),
+                ("queue", times.timings.queue),
+                ("prefill", times.timings.prefill),
+                ("decode", times.timings.decode),
             ] {
                 self.trace.part(part, at, at + time);
                 at += time;
@@ -181,12 +205,12 @@ impl Item<'_> {
         }
         let generated = done.generated_tokens as i64;
         self.trace.set("code_explainer.generated_tokens", generated);
-        let times = ItemTimes {
+        let counted = ItemTimes {
             total: ended.saturating_duration_since(self.received),
-            queue: done.timings.queue,
-            first_token: done.first_token,
+            queue: times.timings.queue,
+            first_token: times.first_token,
         };
-        self.metrics.item_done(request.strategy, &times);
+        self.metrics.item_done(telling.strategy, &counted);
         self.metrics.item_ended(Outcome::Done);
         if done.reason == Ending::Deadline {
             self.metrics.life.cancelled(CancelReason::Deadline);
@@ -206,7 +230,7 @@ fn what_there_is(reader: &Reader) -> Result<usize, Error> {
 fn done(
     reader: &Reader,
     (first_sent, ended, cut): (Option<Instant>, Instant, bool),
-    request: &ValidRequest,
+    telling: &Telling,
     about: &About,
 ) -> Result<(Done, Times), Error> {
     reader.look(|log| {
@@ -228,14 +252,14 @@ fn done(
             largest_batch: log.largest_batch,
             level: log.level,
             joined: reader.joined || log.elsewhere,
-            seed: request.sampling.seed,
-            strategy: request.strategy.as_str(),
+            seed: telling.seed,
+            strategy: telling.strategy.as_str(),
             // Those of the request are its own, and not of others who are given the same answer.
-            notes: request.notes.iter().chain(&about.notes).cloned().collect(),
+            notes: telling.notes.iter().chain(&about.notes).cloned().collect(),
             sources: about.sources.clone(),
-            full_text: request
-                .include_full_text
-                .then(|| log.between(0, reader.position()).to_owned()),
+            full_text: telling
+                .full_text
+                .then(|| log.between(0, reader.position()).into_owned()),
         };
         Ok((done, times))
     })

@@ -1,32 +1,29 @@
 //! An answer as it grows: append-only, written by one flight, read by any number of readers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use crate::cache::{CachedAnswer, CachedDelta, FinishReason, Level};
 use crate::error::Error;
 use crate::explain::Source;
-
-/// Nobody waits longer for a piece of an answer that is replayed at its own pace.
-const LONGEST_PACE: Duration = Duration::from_secs(3600);
+use crate::explain::deltas::Deltas;
 
 /// An answer as it grows. What is in it stays, so that a reader needs no more than a place in it.
 ///
 /// Bounded by the answer: [`max_new_tokens`](crate::request::ValidRequest::max_new_tokens).
 #[derive(Debug, Clone, Default)]
 pub(super) struct AnswerLog {
-    text: String,
-    /// Where in `text` each delta ends, and when it came; of a replayed one, when it would come at its own pace.
-    ends: Vec<(usize, Instant)>,
+    deltas: Deltas,
     /// Bytes that the present source of the answer has told. Fewer than there are where it tells again what an earlier one
     /// told, which is left out.
     told: usize,
     /// A later source told something else than an earlier one: the answer is not what its request makes of itself.
     pub(super) diverged: bool,
-    /// There before the item is told that it is queued.
-    pub(super) about: Arc<About>,
+    /// There before the item is told that it is queued, unless the stored answer tells it.
+    about: Option<Arc<About>>,
     pub(super) queued: Option<Queued>,
     pub(super) started: Option<Started>,
     /// When the first and the last token came.
@@ -70,36 +67,54 @@ pub(super) struct Started {
 }
 
 impl AnswerLog {
+    /// The whole of an answer that was given before.
+    pub(super) fn stored(at: Instant, level: Level, answer: Arc<CachedAnswer>) -> Self {
+        let mut log = Self::default();
+        log.replay(at, level, answer);
+        log
+    }
+
     /// Deltas so far.
     pub(super) fn deltas(&self) -> usize {
-        self.ends.len()
+        self.deltas.count()
     }
 
     /// The text of the deltas from one to before another, in one piece.
-    pub(super) fn between(&self, from: usize, to: usize) -> &str {
-        &self.text[self.start(from)..self.start(to)]
+    pub(super) fn between(&self, from: usize, to: usize) -> Cow<'_, str> {
+        self.deltas.between(from, to)
     }
 
-    pub(super) fn text(&self) -> &str {
-        &self.text
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        self.between(0, self.deltas())
     }
 
     /// What it was when it had this many deltas.
     pub(super) fn up_to(&self, deltas: usize) -> Self {
         Self {
-            text: self.between(0, deltas).to_owned(),
-            ends: self.ends[..deltas].to_vec(),
-            ..self.clone()
+            deltas: self.deltas.up_to(deltas),
+            about: self.about.clone(),
+            end: self.end.clone(),
+            ..*self
         }
     }
 
     /// When a delta came.
     pub(super) fn came_at(&self, delta: usize) -> Option<Instant> {
-        self.ends.get(delta).map(|(_, at)| *at)
+        self.deltas.came_at(delta)
     }
 
-    fn start(&self, delta: usize) -> usize {
-        delta.checked_sub(1).map_or(0, |before| self.ends[before].0)
+    /// Bytes of its text in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.deltas.bytes()
+    }
+
+    /// What there is to say of it beside its text.
+    pub(super) fn about(&self) -> Arc<About> {
+        match (&self.about, &self.deltas) {
+            (Some(about), _) => about.clone(),
+            (None, Deltas::Stored(stored)) => Arc::new(About::of(&stored.answer)),
+            (None, Deltas::Growing(_)) => Arc::default(),
+        }
     }
 
     /// No engine has begun with it.
@@ -114,6 +129,18 @@ impl AnswerLog {
     }
 }
 
+impl About {
+    fn of(answer: &CachedAnswer) -> Self {
+        let language = Some(&answer.language).filter(|language| !language.is_empty());
+        Self {
+            language: language.cloned(),
+            prompt_tokens: answer.prompt_tokens as usize,
+            notes: answer.notes.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 /// The one hand that writes an answer. Dropped before the end, it leaves the readers with an internal error.
 #[derive(Debug)]
 pub(super) struct Writer(pub(super) watch::Sender<AnswerLog>);
@@ -121,7 +148,7 @@ pub(super) struct Writer(pub(super) watch::Sender<AnswerLog>);
 impl Writer {
     /// What there is to say of the prompt.
     pub(super) fn about(&self, about: About) {
-        self.0.send_modify(|log| log.about = Arc::new(about));
+        self.0.send_modify(|log| log.about = Some(Arc::new(about)));
     }
 
     pub(super) fn queued(&self, at: Instant, position: usize) {
@@ -168,25 +195,8 @@ impl Writer {
     }
 
     /// The whole of an answer that was given before.
-    pub(super) fn replay(&self, at: Instant, level: Level, answer: &CachedAnswer) {
-        let language = Some(&answer.language).filter(|language| !language.is_empty());
-        let about = About {
-            language: language.cloned(),
-            prompt_tokens: answer.prompt_tokens as usize,
-            notes: answer.notes.clone(),
-            ..About::default()
-        };
-        self.0.send_modify(|log| {
-            log.about = Arc::new(about);
-            log.queued = Some(Queued { at, position: 0 });
-            log.level = Some(level);
-            log.generated_tokens = answer.generated_tokens as usize;
-            for delta in &answer.deltas {
-                let pace = Duration::from_micros(delta.at_us).min(LONGEST_PACE);
-                log.append(at + pace, &delta.text);
-            }
-            log.end = Some(Ok(answer.finish_reason));
-        });
+    pub(super) fn replay(&self, at: Instant, level: Level, answer: Arc<CachedAnswer>) {
+        self.0.send_modify(|log| log.replay(at, level, answer));
     }
 
     /// Another replica makes the answer; this one tells it on.
@@ -228,15 +238,35 @@ impl Writer {
 }
 
 impl AnswerLog {
+    fn replay(&mut self, at: Instant, level: Level, answer: Arc<CachedAnswer>) {
+        self.queued = Some(Queued { at, position: 0 });
+        self.level = Some(level);
+        self.generated_tokens = answer.generated_tokens as usize;
+        self.end = Some(Ok(answer.finish_reason));
+        if self.deltas() == 0 {
+            // Told from where it is. Its own words say what there is to say of it.
+            self.about = None;
+            self.deltas = Deltas::stored(answer, at);
+            return;
+        }
+        // Readers know a part, which another replica had begun to tell: in their own count of deltas it goes on.
+        self.about = Some(Arc::new(About::of(&answer)));
+        let told = Deltas::stored(answer, at);
+        for delta in 0..told.count() {
+            let due = told.came_at(delta).unwrap_or(at);
+            self.append(due, &told.between(delta, delta + 1));
+        }
+    }
+
     fn append(&mut self, at: Instant, text: &str) {
-        let known = &self.text.as_bytes()[self.told.min(self.text.len())..];
+        let growing = self.deltas.growing();
+        let known = &growing.text.as_bytes()[self.told.min(growing.text.len())..];
         let again = known.len().min(text.len());
         self.diverged |= known[..again] != text.as_bytes()[..again];
         self.told += text.len();
         let fresh = text.get(again..).unwrap_or_default();
         if !fresh.is_empty() {
-            self.text.push_str(fresh);
-            self.ends.push((self.text.len(), at));
+            growing.push(at, fresh);
         }
     }
 }

@@ -1,18 +1,21 @@
 //! One item from its valid request to its last event: prompt, cache, engine, text. Knows nothing of the wire.
 //!
-//! - [`events`](ItemEvent): what is told of an item, and [`Outlet`]: the bounded way to who reads it.
-//! - [`Presence`]: how who reads it has left.
+//! - [`events`](ItemEvent): what is told of an item, and [`Outlet`]: the way to who reads it, through a bounded `channel`.
+//! - [`Presence`]: how who reads it has left. [`Admission`]: how many items all streams may have in flight.
 //! - `secrets`: what of the code nothing else may see.
 //! - `prepare`: from a request to a prompt, and to the key of its answer. `work`: where, and for how long.
-//! - `log`: an answer as it grows. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
+//! - `log`: an answer as it grows, in `deltas`. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
 //! - `boarding`: who shares a flight.
 //! - `hit`: an answer that is in memory, told without a prompt or a flight.
 //! - `item`: what a reader finds, sent on at the client's pace.
 //! - [`Record`]: what a stream remembers of an item, to go on with it on another connection.
 //! - [`Cancel`]: how an item is given up, and why.
 
+mod admission;
 mod boarding;
 mod cancel;
+mod channel;
+mod deltas;
 mod events;
 mod flight;
 mod hit;
@@ -30,7 +33,9 @@ mod work;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use admission::Admission;
 pub use cancel::{Cancel, CancelReason};
+pub use channel::{EventReceiver, EventSender, WAITING_BYTES, event_channel};
 pub use events::{
     Accepted, Credit, Done, Ending, EventKind, GoAway, GoAwayReason, ItemEvent, Opened, Progress,
     Source,
@@ -62,7 +67,7 @@ use crate::workbench::Workbench;
 use boarding::{Boarding, Flights};
 use flight::Plan;
 use hit::{Snippet, told_again};
-use item::Item;
+use item::{Item, Telling};
 use prepare::Prepared;
 
 /// Answers that are being generated, so that who asks for the same shares them. Starts empty.
@@ -107,6 +112,8 @@ pub struct Explainer {
     pub metrics: Arc<Metrics>,
     /// Where to trace.
     pub traces: Arc<Traces>,
+    /// How many items all streams may have in flight.
+    pub admission: Admission,
     /// Items and flights that the server waits for when it drains.
     pub tasks: TaskTracker,
     /// Set when the server can wait for no item any more.
@@ -195,9 +202,24 @@ impl Explainer {
         let budget = Budget::for_code(self.code_cpu_time, request.code.len());
         let request = self.without_secrets(request, &salt, &budget).await?;
         if let Some(answer) = self.at_hand(&request, &salt) {
-            let reader = told_again(&answer);
-            return item.follow(reader, &request, None, deadline, leave).await;
+            let (reader, telling) = (told_again(answer), Telling::of(&request));
+            drop(request);
+            return item.follow(reader, telling, None, deadline, leave).await;
         }
+        // In a place of its own, so that an item whose answer is there waits for its client in less memory.
+        let means = (salt, budget);
+        Box::pin(self.found_or_made(item, request, identity, means, deadline, leave)).await
+    }
+
+    async fn found_or_made(
+        self: &Arc<Self>,
+        item: &Item<'_>,
+        request: ValidRequest,
+        identity: &Identity,
+        (salt, budget): (Arc<[u8]>, Budget),
+        deadline: Option<Instant>,
+        leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
+    ) -> Result<(), Error> {
         let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
         let known = tokio::select! {
@@ -241,7 +263,9 @@ impl Explainer {
             }
         };
         let own = prepared.map(|prepared| Arc::new(prepared.about(request.include_prompt)));
-        item.follow(reader, &request, own, deadline, leave).await
+        let telling = Telling::of(&request);
+        drop(request);
+        item.follow(reader, telling, own, deadline, leave).await
     }
 
     /// What names the answer: what is known of the snippet, and the prompt where it quotes. A prompt that the client wants

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::access::Grant;
 use crate::error::Error;
+use crate::explain::channel::{EventSender, Place};
 use crate::explain::turns::{Turn, Turns};
 use crate::explain::{CancelReason, ItemEvent, Presence};
 
 /// Where the events of a stream's items go. Clones lead to the same client.
 ///
-/// It holds a fixed number of events. At the bound an item waits for room while its answer grows in its log, and then
+/// It holds a fixed number of events, and of their bytes. At the bound an item waits for room while its answer grows in its log, and then
 /// sends all that came meanwhile as one delta: nothing queues here for a slow reader, and nobody else waits.
 ///
 /// ## Attached => (Attached | Detached | Closed), Detached => (Attached | Closed)
@@ -56,7 +57,7 @@ enum State {
 #[derive(Debug, Clone)]
 pub struct Client {
     /// To the client.
-    pub events: mpsc::Sender<ItemEvent>,
+    pub events: EventSender,
     /// How it left, once it has.
     pub presence: Arc<Presence>,
     /// What let it in, where that can be withdrawn.
@@ -66,7 +67,7 @@ pub struct Client {
 /// Room for one event; given back when it is dropped.
 #[derive(Debug)]
 pub struct Room {
-    permit: mpsc::OwnedPermit<ItemEvent>,
+    place: Place,
     /// There was none at first: the client reads more slowly than its items speak.
     pub waited: bool,
     /// The connection that it is on.
@@ -101,9 +102,9 @@ impl Outlet {
         let State::Attached(client) = link.state else {
             return None;
         };
-        let permit = client.events.try_reserve_owned().ok()?;
+        let place = client.events.try_reserve()?;
         Some(Room {
-            permit,
+            place,
             waited: false,
             generation: link.generation,
         })
@@ -138,12 +139,12 @@ impl Outlet {
             tokio::select! {
                 biased;
                 _ = links.changed() => {}
-                permit = timeout(self.line.patience, events.reserve_owned()) => match permit {
+                place = timeout(self.line.patience, events.reserve()) => match place {
                     // On a new connection, those that were before it may have more to say.
-                    Ok(Ok(_)) if self.turn.as_ref().is_some_and(|turn| !turn.has_come()) => {}
-                    Ok(Ok(permit)) => return Ok(Room { permit, waited: true, generation }),
+                    Ok(Some(_)) if self.turn.as_ref().is_some_and(|turn| !turn.has_come()) => {}
+                    Ok(Some(place)) => return Ok(Room { place, waited: true, generation }),
                     // Its receiver is gone; the next turn of the loop sees that.
-                    Ok(Err(_)) => {}
+                    Ok(None) => {}
                     Err(_) => return Err(Error::SlowReader { waited: self.line.patience }),
                 },
             }
@@ -234,7 +235,9 @@ impl Outlet {
             if !matches!(link.state, State::Closed(_)) {
                 link.generation += 1;
                 // The connection is new: there is room.
-                let _ = client.events.try_send(first);
+                if let Some(place) = client.events.try_reserve() {
+                    place.send(first);
+                }
                 link.state = State::Attached(client);
                 attached = Some(link.generation);
             }
@@ -341,7 +344,6 @@ async fn withdrawn(grant: Option<&Grant>) {
 impl Room {
     /// Sends an event.
     pub fn send(self, event: ItemEvent) {
-        // What it gives back is the sender, which nobody needs.
-        let _ = self.permit.send(event);
+        self.place.send(event);
     }
 }

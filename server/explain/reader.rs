@@ -12,7 +12,7 @@ use crate::explain::log::{About, AnswerLog};
 /// Reads an answer from its beginning, at its own pace. Dropping the last reader of a flight cancels it.
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
-    log: watch::Receiver<AnswerLog>,
+    log: Source,
     /// When it began to read.
     pub(super) boarded_at: Instant,
     /// It reads what another item asked for first.
@@ -21,6 +21,15 @@ pub(super) struct Reader {
     told: Option<usize>,
     /// Deltas that it has read.
     read: usize,
+}
+
+/// Where an answer is read.
+#[derive(Debug, Clone)]
+enum Source {
+    /// Where it grows.
+    Growing(watch::Receiver<AnswerLog>),
+    /// Where all of it is that there will be.
+    Whole(Arc<AnswerLog>),
 }
 
 /// What a reader finds next.
@@ -39,9 +48,20 @@ pub(super) enum Next {
 impl Reader {
     pub(super) fn new(log: watch::Receiver<AnswerLog>, boarded_at: Instant, joined: bool) -> Self {
         Self {
-            log,
+            log: Source::Growing(log),
             boarded_at,
             joined,
+            told: None,
+            read: 0,
+        }
+    }
+
+    /// Of an answer that is there as a whole.
+    pub(super) fn of_whole(log: AnswerLog, boarded_at: Instant) -> Self {
+        Self {
+            log: Source::Whole(Arc::new(log)),
+            boarded_at,
+            joined: false,
             told: None,
             read: 0,
         }
@@ -54,7 +74,7 @@ impl Reader {
     pub(super) async fn next(&mut self, record: &Record) -> Result<Next, Error> {
         let (told, read) = (self.told, self.read);
         let mut next = None;
-        let found = self.log.wait_for(|log| {
+        let mut look = |log: &AnswerLog| {
             if log.started.is_some() || log.level.is_some() || log.elsewhere {
                 record.started();
             }
@@ -65,9 +85,12 @@ impl Reader {
                 _ => log.end.as_ref().map(|_| Next::End),
             };
             next.is_some()
-        });
-        let gone = found.await.is_err();
-        next.filter(|_| !gone).ok_or(Error::Internal)
+        };
+        let there = match &mut self.log {
+            Source::Growing(log) => log.wait_for(look).await.is_ok(),
+            Source::Whole(log) => look(log),
+        };
+        next.filter(|_| there).ok_or(Error::Internal)
     }
 
     /// The client knows that the item is queued, behind so many.
@@ -86,7 +109,7 @@ impl Reader {
 
     /// When the next delta came, or comes at its own pace.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.log.borrow().came_at(self.read)
+        self.look(|log| log.came_at(self.read))
     }
 
     /// It came late, and has read nothing of what was said before.
@@ -96,9 +119,10 @@ impl Reader {
 
     /// The next delta; with `all`, everything that is there, in one.
     pub(super) fn text(&mut self, all: bool) -> String {
-        let log = self.log.borrow();
-        let to = if all { log.deltas() } else { self.read + 1 };
-        let text = log.between(self.read, to).to_owned();
+        let (text, to) = self.look(|log| {
+            let to = if all { log.deltas() } else { self.read + 1 };
+            (log.between(self.read, to).into_owned(), to)
+        });
         self.read = to;
         text
     }
@@ -116,7 +140,7 @@ impl Reader {
 
     /// Everything from a delta on.
     pub(super) fn rest(&self, from: usize) -> String {
-        self.look(|log| log.between(from, log.deltas()).to_owned())
+        self.look(|log| log.between(from, log.deltas()).into_owned())
     }
 
     /// Reads the answer again later. One that goes on for others is `cut` off from here: who keeps it does not keep it
@@ -127,23 +151,26 @@ impl Reader {
         }
         let log = self.look(|log| log.up_to(self.read));
         Self {
-            log: watch::channel(log).1,
-            ..self.clone()
+            log: Source::Whole(Arc::new(log)),
+            ..*self
         }
     }
 
     /// Bytes of the answer, about.
     pub(super) fn bytes(&self) -> usize {
-        self.look(|log| log.text().len() + log.deltas() * size_of::<usize>())
+        self.look(AnswerLog::bytes)
     }
 
     /// What its maker says of it, once it is queued.
     pub(super) fn about(&self) -> Arc<About> {
-        self.look(|log| log.about.clone())
+        self.look(AnswerLog::about)
     }
 
     /// Looks at the answer as it is now.
     pub(super) fn look<T>(&self, look: impl FnOnce(&AnswerLog) -> T) -> T {
-        look(&self.log.borrow())
+        match &self.log {
+            Source::Growing(log) => look(&log.borrow()),
+            Source::Whole(log) => look(log),
+        }
     }
 }

@@ -36,11 +36,20 @@ struct Sent {
 }
 
 /// An item that has ended.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Last {
     /// Of an answer, complete or as far as it came.
     reader: Option<Reader>,
     kind: EventKind,
+}
+
+/// What is told of an item that has ended, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Accepted,
+    /// What is left of its text, in one piece.
+    Text,
+    Last,
 }
 
 impl Record {
@@ -74,14 +83,16 @@ impl Record {
         }
     }
 
-    /// Its last event is all that is left to send: it is nobody's to hand back any more.
-    pub(super) fn ended(&self, reader: Option<Reader>, kind: &EventKind) {
+    /// Its last event is all that is left to send: it is nobody's to hand back any more. `reader` is asked where the
+    /// answer is kept.
+    pub(super) fn ended(&self, reader: impl FnOnce() -> Option<Reader>, kind: &EventKind) {
         self.started();
         if self.keeps {
-            self.lock().last = Some(Last {
-                reader,
+            let last = Last {
+                reader: reader(),
                 kind: kind.clone(),
-            });
+            };
+            self.lock().last = Some(last);
         }
     }
 
@@ -101,7 +112,8 @@ impl Record {
 
     /// Bytes that are kept of an item that has ended, about.
     pub fn kept_bytes(&self) -> usize {
-        const BASE: usize = 512;
+        // The record, its entries under its id, its last event, and the log that its answer is in.
+        const BASE: usize = 2048;
         let sent = self.lock();
         let text = sent.last.as_ref().map_or(0, |last| {
             let full = match &last.kind {
@@ -114,65 +126,66 @@ impl Record {
         BASE + text + prompt.map_or(0, String::len) + sent.marks.len() * size_of::<usize>()
     }
 
-    /// Sends the rest of an item that has ended, as long as the connection is this one.
+    /// Sends the rest of an item that has ended, as long as the connection is this one. Each event is made when there is
+    /// room for it.
     pub async fn send_rest(self: Arc<Self>, id: Arc<str>, out: Outlet, generation: u64) {
-        let (events, id) = (self.rest(), &id);
-        for mut kind in events {
-            let room = match out.room().await {
-                Ok(room) => room,
+        let (has, read) = self.rewind().unwrap_or_default();
+        for part in [Part::Accepted, Part::Text, Part::Last] {
+            if !self.has_more(part, has, read) {
+                continue;
+            }
+            let (room, shed) = match out.room().await {
+                Ok(room) => (room, None),
                 // Shed like one that has not ended yet, so that its client does not wait for it.
-                Err(error @ Error::SlowReader { .. }) => {
-                    kind = EventKind::Failed(error);
-                    let Some(room) = out.last_room().await else {
-                        return;
-                    };
-                    room
-                }
+                Err(error @ Error::SlowReader { .. }) => match out.last_room().await {
+                    Some(room) => (room, Some(EventKind::Failed(error))),
+                    None => return,
+                },
                 Err(_) => return,
             };
             if room.generation != generation {
                 return;
             }
-            let shed = matches!(kind, EventKind::Failed(Error::SlowReader { .. }));
-            if let EventKind::Delta { .. } = &kind {
-                self.resent();
-            }
+            let ends = shed.is_some();
+            let Some(kind) = shed.or_else(|| self.again(part, has, read)) else {
+                return;
+            };
             room.send(ItemEvent {
                 id: id.clone(),
                 kind,
             });
-            if shed {
+            if ends {
                 return;
             }
         }
     }
 
-    fn rest(&self) -> Vec<EventKind> {
-        let (has, read) = self.rewind().unwrap_or_default();
+    /// Whether a client that has this, and has read so many deltas of the log, misses this part.
+    fn has_more(&self, part: Part, has: Has, read: usize) -> bool {
         let sent = self.lock();
-        let Some(last) = sent.last.clone() else {
-            return Vec::new();
-        };
-        let mut events = Vec::new();
-        if let (Some(reader), Some(accepted)) = (&last.reader, &sent.accepted) {
-            if !has.accepted {
-                events.push(EventKind::Accepted(accepted.clone()));
-            }
-            let text = reader.rest(read);
-            if !text.is_empty() {
-                let sequence = has.deltas as u64;
-                events.push(EventKind::Delta { text, sequence });
-            }
+        let answer = sent.last.as_ref().and_then(|last| last.reader.as_ref());
+        // What failed before it was accepted has its last event alone.
+        let answer = answer.filter(|_| sent.accepted.is_some());
+        match part {
+            Part::Accepted => answer.is_some() && !has.accepted,
+            Part::Text => answer.is_some_and(|reader| reader.look(|log| log.deltas()) > read),
+            Part::Last => sent.last.is_some(),
         }
-        events.push(last.kind);
-        events
     }
 
-    fn resent(&self) {
+    /// Makes a part of it again.
+    fn again(&self, part: Part, has: Has, read: usize) -> Option<EventKind> {
         let mut sent = self.lock();
-        let reader = sent.last.as_ref().and_then(|last| last.reader.as_ref());
-        if let Some(all) = reader.map(|reader| reader.look(|log| log.deltas())) {
-            sent.marks.push(all);
+        match part {
+            Part::Accepted => sent.accepted.clone().map(EventKind::Accepted),
+            Part::Text => {
+                let reader = sent.last.as_ref()?.reader.as_ref()?;
+                let (text, all) = (reader.rest(read), reader.look(|log| log.deltas()));
+                sent.marks.push(all);
+                let sequence = has.deltas as u64;
+                Some(EventKind::Delta { text, sequence })
+            }
+            Part::Last => sent.last.as_ref().map(|last| last.kind.clone()),
         }
     }
 

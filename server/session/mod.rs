@@ -186,6 +186,7 @@ impl Session {
         check_length("replaces", replaces)?;
         let code_bytes = request.code.len();
         let resumable = self.is_resumable();
+        let admitted = explainer.admission.admit(&self.identity.tenant)?;
         let entry = self.lock().add(&id, code_bytes, replaces, resumable)?;
         let (session, explainer, out) = (self.clone(), explainer.clone(), self.out.lane());
         let work = async move {
@@ -201,6 +202,7 @@ impl Session {
             explainer.run(request, call, leave).await;
             drop(out);
             session.left(&id, &entry);
+            drop(admitted);
             session.grant().await;
         };
         all.spawn(self.tasks.track_future(work));

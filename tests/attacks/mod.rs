@@ -12,4 +12,5 @@ mod parsers;
 mod rates;
 mod received;
 mod tenants;
+mod unread_answers;
 mod withdrawal;

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -14,7 +13,7 @@ use crate::api::Shared;
 use crate::api::caller::Caller;
 use crate::api::inbound::Inbound;
 use crate::error::Error;
-use crate::explain::{ItemEvent, Outlet};
+use crate::explain::{EventSender, Outlet, event_channel};
 use crate::metrics::{Counted, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelStreamInferResponse};
 use crate::request::ValidRequest;
@@ -31,7 +30,7 @@ pub(super) fn serve(
     caller: Caller,
     inbound: Inbound<ModelInferRequest>,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send + use<> {
-    let (events, received) = mpsc::channel(WAITING_EVENTS);
+    let (events, received) = event_channel(WAITING_EVENTS);
     let (broke, broken) = oneshot::channel();
     let names = Arc::new(Names::default());
     let served = Served {
@@ -44,15 +43,14 @@ pub(super) fn serve(
         shared: shared.clone(),
     };
     tokio::spawn(served.run(inbound));
-    let responses = ReceiverStream::new(received)
-        .filter_map(move |event| response::of(event, &names, &shared).map(Ok));
+    let responses = received.filter_map(move |event| response::of(event, &names, &shared).map(Ok));
     // After the last answer: what broke the stream, if something did.
     let end = futures::FutureExt::into_stream(broken)
         .filter_map(|status: Result<Status, _>| status.ok().map(Err));
     responses.chain(end)
 }
 
-fn session(shared: &Shared, caller: Caller, events: mpsc::Sender<ItemEvent>) -> Arc<Session> {
+fn session(shared: &Shared, caller: Caller, events: EventSender) -> Arc<Session> {
     let limits = StreamLimits {
         items: shared.stream_items,
         code_bytes: shared.stream.code_bytes,
