@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use code_explainer::cache::{Name, Policy, Store, StoreLimits};
+use code_explainer::cache::{Name, Policy, Store, StoreLimits, Terms};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use trace::name;
 
@@ -63,8 +63,13 @@ fn store(policy: Policy) -> Store<Value> {
         value_bytes: 1,
         policy,
     });
+    let terms = Terms {
+        owner: 0,
+        bytes: 64,
+        expires: u64::MAX,
+    };
     for n in 0..ENTRIES {
-        assert!(store.put(name(n as u32), Arc::new([0; 64]), 64, u64::MAX, 0));
+        assert!(store.put(name(n as u32), Arc::new([0; 64]), terms, 0));
     }
     assert_eq!(store.usage().entries, ENTRIES);
     store

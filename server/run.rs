@@ -295,6 +295,7 @@ async fn start_engines(
         retrieval: shared.retrieval.clone(),
         in_flight: InFlight::default(),
         single_flight: config.stream.single_flight,
+        reports_load: (config.stream.report_load).tells(shared.access.knows_tenants()),
         preparing: Workbench::new(machine.cores()),
         machine: machine.clone(),
         cache_secret: config.cache_secret.0.clone(),

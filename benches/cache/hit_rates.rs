@@ -2,7 +2,7 @@
 
 use std::collections::{BinaryHeap, HashMap};
 
-use code_explainer::cache::{Policy, Store, StoreLimits};
+use code_explainer::cache::{Policy, Store, StoreLimits, Terms};
 use serde_json::{Value, json};
 
 use crate::plot;
@@ -84,7 +84,12 @@ fn ours(trace: &[u32], entries: u64, policy: Policy) -> f64 {
             continue;
         }
         let bytes = 200 + u64::from(name.0[31]) * 30;
-        store.put(name, (), bytes, now + 2 * REQUESTS as u64, now);
+        let terms = Terms {
+            owner: 0,
+            bytes,
+            expires: now + 2 * REQUESTS as u64,
+        };
+        store.put(name, (), terms, now);
     }
     assert!(store.usage().entries <= entries, "the bound holds");
     hits as f64 / trace.len() as f64

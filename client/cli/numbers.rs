@@ -105,10 +105,16 @@ pub(crate) fn receipt(done: &Done) -> String {
             "first token {}",
             millis(receipt.time_to_first_token_ms)
         ));
-        parts.push(format!("queue {}", millis(receipt.queue_ms)));
+        // A server that does not tell how busy it is with others says nothing of the queue and of the batch.
+        let told = receipt.largest_batch > 0;
+        if told {
+            parts.push(format!("queue {}", millis(receipt.queue_ms)));
+        }
         parts.push(format!("prefill {}", millis(receipt.prefill_ms)));
         parts.push(format!("prompt {prompt} ({cached} cached)"));
-        parts.push(format!("batch ≤ {}", receipt.largest_batch));
+        if told {
+            parts.push(format!("batch ≤ {}", receipt.largest_batch));
+        }
     }
     parts.push(format!("replica {}", receipt.replica));
     parts.push(format!("seed {}", receipt.seed));

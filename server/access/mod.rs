@@ -261,6 +261,11 @@ impl Access {
         self.admin
     }
 
+    /// Whether clients have to say who they are, so that there can be several tenants.
+    pub fn knows_tenants(&self) -> bool {
+        self.anonymous.is_none()
+    }
+
     /// Whether `/metrics` is for those alone who have the role `metrics` or `admin`.
     pub fn guards_metrics(&self) -> bool {
         self.guard_metrics

@@ -139,8 +139,9 @@ impl Served {
         };
         let unknown = has.into_iter().map(|(id, _)| id).collect();
         // What is resumable waits for its client to come back, and the stream has to end before it can.
+        let metrics = &self.shared.metrics.streams;
         tokio::select! {
-            () = self.session.open(wishes, sessions, unknown) => {}
+            () = self.session.open(wishes, sessions, unknown, metrics) => {}
             () = self.session.out.lost(self.generation) => {}
         }
     }

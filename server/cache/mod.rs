@@ -33,7 +33,7 @@ pub use config::{CacheConfig, CacheError};
 pub use key::{CacheKey, KeyParts};
 pub use levels::{LevelStats, MemoryState};
 pub use mac::MacKey;
-pub use memory::{Cause, Name, Policy, Store, StoreLimits, StoreUsage};
+pub use memory::{Cause, Name, Owner, Policy, Store, StoreLimits, StoreUsage, Terms};
 pub use remote::{
     Follower, Leader, RedisConfig, RedisTls, RemoteError, RemoteUsage, Told, Topology,
 };

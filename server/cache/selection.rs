@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::memory::Owner;
+
 /// Separates these hashes from every other use of BLAKE3's key derivation.
 const TAG_CONTEXT: &str = "code-explainer cache tags, version 1";
 
@@ -63,6 +65,13 @@ impl Tags {
             language: tagger.language(language),
             strategy: tagger.strategy(strategy),
         }
+    }
+}
+
+impl Tags {
+    /// Whose share of the memory it takes.
+    pub(super) fn owner(&self) -> Owner {
+        u64::from_le_bytes(self.tenant.0)
     }
 }
 

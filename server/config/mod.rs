@@ -24,7 +24,7 @@ use std::time::Duration;
 use args::{Cli, CliCommand};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
-pub use stream_args::StreamOptions;
+pub use stream_args::{ReportLoad, StreamOptions};
 
 use crate::access::AccessConfig;
 use crate::access::make_key::MakeKeyConfig;

@@ -21,6 +21,30 @@ pub struct StreamOptions {
     pub resume: ResumeOptions,
     /// Items that all streams may have in flight.
     pub in_flight_items: usize,
+    /// Who is told of the load that others make.
+    pub report_load: ReportLoad,
+}
+
+/// Who is told of the load that others make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportLoad {
+    /// Every client of a server that asks nobody who they are; else nobody
+    Auto,
+    /// Every client
+    Always,
+    /// Nobody
+    Never,
+}
+
+impl ReportLoad {
+    /// Whether clients are told, on a server that may tell tenants apart.
+    pub fn tells(self, knows_tenants: bool) -> bool {
+        match self {
+            Self::Auto => !knows_tenants,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +95,12 @@ pub(super) struct StreamArgs {
     #[arg(long, env = "CODE_EXPLAINER_IN_FLIGHT_ITEMS", value_name = "N")]
     #[arg(default_value_t = 65536)]
     in_flight_items: usize,
+
+    /// Tell clients how busy the server is with others: an item's place in the queue and how long it waited there, and the
+    /// largest batch that it rode in. auto: only where nobody has to say who they are, so that no tenant can watch another.
+    /// Where it is not told, these are 0, and the time in the queue counts as prefill
+    #[arg(long, env = "CODE_EXPLAINER_REPORT_LOAD", default_value = "auto")]
+    report_load: ReportLoad,
 }
 
 /// Whether the same question in flight is answered once.
@@ -118,6 +148,7 @@ impl StreamArgs {
             },
             slow_reader_timeout,
             in_flight_items: self.in_flight_items,
+            report_load: self.report_load,
             single_flight: self.single_flight == SingleFlight::On,
         })
     }

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits};
+use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits, Terms};
 use crate::cpu::{Budget, Limit};
 use crate::error::Error;
 use crate::explain::log::AnswerLog;
@@ -90,7 +90,14 @@ impl Explainer {
         let snippet = self.work_in_passes(salt, budget, pass).await?;
         if !snippet.cut_short {
             let name = name(request, salt);
-            (self.snippets.0).put(name, snippet.clone(), 1, u64::MAX, 0);
+            // A salt is a keyed hash: its beginning tells tenants apart.
+            let owner = salt.first_chunk().copied().map_or(0, u64::from_le_bytes);
+            let terms = Terms {
+                owner,
+                bytes: 1,
+                expires: u64::MAX,
+            };
+            (self.snippets.0).put(name, snippet.clone(), terms, 0);
         }
         Ok(snippet)
     }

@@ -23,6 +23,8 @@ pub(super) struct Item<'a> {
     pub(super) trace: &'a ItemTrace,
     pub(super) metrics: &'a Metrics,
     pub(super) record: &'a Record,
+    /// Its client is told of the load that others make.
+    pub(super) reports_load: bool,
     pub(super) received: Instant,
 }
 
@@ -76,6 +78,12 @@ impl Item<'_> {
                     next = reader.next(self.record) => next?,
                 },
             };
+            if let Next::Queued(position) = next
+                && !self.reports_load
+            {
+                reader.told(position);
+                continue;
+            }
             if next == Next::End {
                 ended.get_or_insert_with(now);
             }
@@ -102,7 +110,7 @@ impl Item<'_> {
                     reader.told(queue_position);
                     let about = about(&reader);
                     let accepted = Accepted {
-                        queue_position,
+                        queue_position: if self.reports_load { queue_position } else { 0 },
                         language: about.language.clone(),
                         prompt_tokens: about.prompt_tokens,
                         prompt: about.prompt.clone(),
@@ -130,7 +138,10 @@ impl Item<'_> {
                     let ended = ended.unwrap_or_else(now);
                     let about = about(&reader);
                     let seen = (first_sent, ended, cut.is_some());
-                    let (done, times) = done(&reader, seen, &telling, &about)?;
+                    let (mut done, times) = done(&reader, seen, &telling, &about)?;
+                    if !self.reports_load {
+                        keep_load_back(&mut done);
+                    }
                     let kind = EventKind::Done(Box::new(done));
                     self.record
                         .ended(|| Some(reader.kept(cut.is_some())), &kind);
@@ -263,6 +274,12 @@ fn done(
         };
         Ok((done, times))
     })
+}
+
+/// What an item waited for and shared a batch with is others' affair. What its client can measure itself stays.
+fn keep_load_back(done: &mut Done) {
+    done.largest_batch = 0;
+    done.timings.prefill += std::mem::take(&mut done.timings.queue);
 }
 
 /// When an item was accepted, and how long it took from there.

@@ -96,6 +96,8 @@ pub struct Explainer {
     pub in_flight: InFlight,
     /// Items that ask for the same answer at the same time share one generation.
     pub single_flight: bool,
+    /// Clients are told of the load that others make.
+    pub reports_load: bool,
     /// What is known of code that is near.
     pub retrieval: Arc<Retrieval>,
     /// The model, as loaded.
@@ -154,6 +156,7 @@ impl Explainer {
             trace: &trace,
             metrics: &self.metrics,
             record: call.record,
+            reports_load: self.reports_load,
             received: now(),
         };
         let own = request.timeout.map(|time| item.received + time);

@@ -245,12 +245,15 @@ impl Outlet {
         attached
     }
 
-    /// Items wait for the next connection, unless there is one already.
+    /// Items wait for the next connection, unless there is one already, or none can come.
     pub fn detach(&self, generation: u64) {
         self.line.link.send_if_modified(|link| {
             if let State::Attached(client) = &link.state
                 && link.generation == generation
             {
+                if !self.is_resumable() {
+                    return link.close(None);
+                }
                 link.state = State::Detached(client.left(), client.grant.clone());
                 return true;
             }
@@ -275,6 +278,20 @@ impl Outlet {
     /// Its items outlive a lost connection, until it is closed.
     pub fn make_resumable(&self) {
         self.line.resumable.store(true, Ordering::Release);
+    }
+
+    /// A lost connection is followed by no other from now on. If it is lost already, nobody will read any more, for this
+    /// reason.
+    pub fn make_unresumable(&self, reason: CancelReason) {
+        self.line.resumable.store(false, Ordering::Release);
+        self.line
+            .link
+            .send_if_modified(|link| link.is_detached() && link.close(Some(reason)));
+    }
+
+    /// Whether its connection is lost, and it waits for the next one.
+    pub fn is_detached(&self) -> bool {
+        self.line.link.borrow().is_detached()
     }
 
     /// Items speak one after the other, in the order of their [`lane`](Self::lane)s.
@@ -321,6 +338,10 @@ impl Client {
 }
 
 impl Link {
+    fn is_detached(&self) -> bool {
+        matches!(self.state, State::Detached(..))
+    }
+
     /// Nobody comes after its client. Without a reason, for how that left. Gives whether it was not closed before.
     fn close(&mut self, reason: Option<CancelReason>) -> bool {
         let left = match &self.state {

@@ -9,6 +9,7 @@ const OPEN: &str = "code_explainer_streams_open";
 const PARKED: &str = "code_explainer_items_parked";
 const DETACHED: &str = "code_explainer_streams_detached";
 const RESUMED: &str = "code_explainer_streams_resumed_total";
+const DISPLACED: &str = "code_explainer_sessions_displaced_total";
 const SHED: &str = "code_explainer_items_shed_total";
 const JOINED: &str = "code_explainer_items_joined_total";
 
@@ -18,6 +19,7 @@ pub struct StreamMetrics {
     parked: Gauge,
     detached: Gauge,
     resumed: Counter,
+    displaced: Counter,
     shed: Counter,
     joined: Counter,
 }
@@ -29,6 +31,7 @@ impl StreamMetrics {
             parked: gauge(recorder, PARKED, &[]),
             detached: gauge(recorder, DETACHED, &[]),
             resumed: counter(recorder, RESUMED, &[]),
+            displaced: counter(recorder, DISPLACED, &[]),
             shed: counter(recorder, SHED, &[]),
             joined: counter(recorder, JOINED, &[]),
         }
@@ -52,6 +55,11 @@ impl StreamMetrics {
     /// A client came back to its stream.
     pub fn resumed(&self) {
         self.resumed.increment(1);
+    }
+
+    /// A stream cannot be resumed any more, because one of another tenant took its place.
+    pub fn displaced(&self) {
+        self.displaced.increment(1);
     }
 
     /// An item was given up because its client did not read on.
@@ -94,6 +102,10 @@ pub(super) fn describe(recorder: &PrometheusRecorder) {
     }
     for (name, text) in [
         (RESUMED, "streams that their client came back to"),
+        (
+            DISPLACED,
+            "resumable streams whose place a tenant with fewer of them took",
+        ),
         (
             SHED,
             "items that were given up because their client did not read on",

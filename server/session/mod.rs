@@ -13,6 +13,7 @@ mod progress;
 mod registry;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -27,10 +28,12 @@ use crate::explain::{
     Call, CancelReason, Client, EventKind, Explainer, GoAway, Has, ItemEvent, Opened, Outlet,
 };
 use crate::identity::Identity;
+use crate::metrics::StreamMetrics;
 use crate::request::{MAX_ID_BYTES, ValidRequest};
 use crate::telemetry::TraceParent;
 use items::{Entry, Items};
 use progress::Reporter;
+use registry::Registration;
 
 /// Refusals that wait for their turn on a stream in order; then the stream is not read on.
 const REFUSALS: usize = 64;
@@ -66,7 +69,9 @@ pub struct Wishes {
 struct Terms {
     reporter: Mutex<Reporter>,
     /// Finished answers that are kept, in bytes; 0: the session cannot be resumed.
-    keep_bytes: OnceLock<usize>,
+    keep_bytes: AtomicUsize,
+    /// Its place among those that can be.
+    registration: OnceLock<Registration>,
 }
 
 impl Session {
@@ -89,26 +94,40 @@ impl Session {
     }
 
     /// Serves the stream on the client's terms, and says so. `unknown` are items that it hoped to find.
-    pub async fn open(self: &Arc<Self>, wishes: Wishes, sessions: &Sessions, unknown: Vec<String>) {
+    pub async fn open(
+        self: &Arc<Self>,
+        wishes: Wishes,
+        sessions: &Sessions,
+        unknown: Vec<String>,
+        metrics: &StreamMetrics,
+    ) {
         let terms = Terms {
             reporter: Mutex::new(Reporter::new(wishes.expected, Instant::now())),
-            keep_bytes: OnceLock::new(),
+            keep_bytes: AtomicUsize::new(0),
+            registration: OnceLock::new(),
         };
         // Called once, before the first item.
         let terms = self.opened.get_or_init(|| terms);
         if wishes.in_order {
             self.out.make_in_order();
         }
-        let token = (wishes.resumable)
+        let registered = (wishes.resumable)
             .then(|| sessions.register(self))
             .flatten();
-        if token.is_some() {
-            let _ = terms.keep_bytes.set(sessions.options.bytes);
+        let mut token = String::new();
+        if let Some((its_token, registration, displaced)) = registered {
+            token = its_token;
+            (terms.keep_bytes).store(sessions.options.bytes, Ordering::Release);
+            let _ = terms.registration.set(registration);
             self.out.make_resumable();
+            if let Some(displaced) = displaced {
+                displaced.displace();
+                metrics.displaced();
+            }
         }
         let credit = self.lock().account.free();
         self.tell(EventKind::Opened(Box::new(Opened {
-            token: token.unwrap_or_default(),
+            token,
             ttl: sessions.options.ttl,
             resumed: false,
             unknown,
@@ -321,7 +340,18 @@ impl Session {
 
     fn keep_bytes(&self) -> usize {
         let terms = self.opened.get();
-        (terms.and_then(|terms| terms.keep_bytes.get())).map_or(0, |bytes| *bytes)
+        terms.map_or(0, |terms| terms.keep_bytes.load(Ordering::Acquire))
+    }
+
+    /// The stream of another tenant takes its place among those that can be resumed. A client that is there is served on;
+    /// one that is away is not waited for any more.
+    fn displace(&self) {
+        if let Some(terms) = self.opened.get() {
+            terms.keep_bytes.store(0, Ordering::Release);
+        }
+        self.out.make_unresumable(CancelReason::Unclaimed);
+        let forgotten = self.lock().kept.clear();
+        drop(forgotten);
     }
 
     /// An item is about to have its last event on this connection. False if there is a later one: then the item goes on

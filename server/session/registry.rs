@@ -1,10 +1,14 @@
 //! Streams that can be gone on with after their connection is lost, by a token that nobody can guess.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use crate::explain::Outlet;
 use crate::session::Session;
+
+/// Length of a token: 128 bits in hexadecimal digits.
+const TOKEN_BYTES: usize = 32;
 
 /// How long and how much of a stream is kept after its connection is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +22,40 @@ pub struct ResumeOptions {
 }
 
 /// The streams that can be resumed. A token of another server, or of before a restart, is not known here.
+///
+/// When there are as many as there may be, a tenant that has fewer than another takes the place of one of those of who has
+/// most: of the oldest whose client is away, else of the oldest, which is then served without. So no tenant keeps another
+/// from an equal share.
 #[derive(Debug)]
 pub struct Sessions {
     pub(super) options: ResumeOptions,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
     /// By a hash of the token, so that the time of a look-up tells nothing about tokens.
-    known: Mutex<HashMap<[u8; 32], Weak<Session>>>,
+    known: HashMap<Digest, Known>,
+    /// Those of each tenant, oldest first.
+    tenants: HashMap<Arc<str>, BTreeMap<u64, Digest>>,
+    /// How many there have been.
+    registered: u64,
+}
+
+type Digest = [u8; 32];
+
+#[derive(Debug)]
+struct Known {
+    session: Weak<Session>,
+    out: Outlet,
+}
+
+/// A session's place among those that can be resumed; given back when it is dropped with the session.
+#[derive(Debug)]
+pub(super) struct Registration {
+    table: Arc<Mutex<Table>>,
+    tenant: Arc<str>,
+    number: u64,
 }
 
 impl Sessions {
@@ -30,44 +63,112 @@ impl Sessions {
     pub fn new(options: ResumeOptions) -> Self {
         Self {
             options,
-            known: Mutex::default(),
+            table: Arc::default(),
         }
     }
 
-    /// A token for the session; `None` where there are too many, or none is kept at all.
-    pub fn register(&self, session: &Arc<Session>) -> Option<String> {
+    /// A token for the session, and its place; `None` where there are too many, or none is kept at all. Another session
+    /// may have to make room, which is given, and is to be told.
+    pub(super) fn register(
+        &self,
+        session: &Arc<Session>,
+    ) -> Option<(String, Registration, Option<Arc<Session>>)> {
         if self.options.ttl.is_zero() {
             return None;
         }
         let token = token()?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= self.options.sessions {
-            known.retain(|_, session| session.strong_count() > 0);
-        }
-        if known.len() >= self.options.sessions {
-            return None;
-        }
-        known.insert(digest(&token), Arc::downgrade(session));
-        Some(token)
+        let tenant = &session.identity.tenant;
+        let mut table = lock(&self.table);
+        let displaced = if table.known.len() < self.options.sessions {
+            None
+        } else {
+            Some(table.make_room(tenant)?)
+        };
+        let number = table.registered;
+        table.registered += 1;
+        let digest = digest(&token);
+        let of_tenant = table.tenants.entry(tenant.clone()).or_default();
+        of_tenant.insert(number, digest);
+        let known = Known {
+            session: Arc::downgrade(session),
+            out: session.out.clone(),
+        };
+        table.known.insert(digest, known);
+        drop(table);
+        let registration = Registration {
+            table: self.table.clone(),
+            tenant: tenant.clone(),
+            number,
+        };
+        // Only here: a session that ends gives its own place back.
+        let displaced = displaced.and_then(|session| session.upgrade());
+        Some((token, registration, displaced))
     }
 
     /// The tenant's session of this token, if it is still there.
     pub fn find(&self, token: &str, tenant: &str) -> Option<Arc<Session>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = known.get(&digest(token))?.upgrade()?;
+        if token.len() != TOKEN_BYTES {
+            return None;
+        }
+        let digest = digest(token);
+        let found = lock(&self.table).known.get(&digest)?.session.clone();
+        let session = found.upgrade()?;
         (*session.identity.tenant == *tenant).then_some(session)
     }
 }
 
+impl Table {
+    /// Takes one of those of who has most out; `None`: that is the tenant itself, or would be with one more.
+    fn make_room(&mut self, tenant: &str) -> Option<Weak<Session>> {
+        let own = self.tenants.get(tenant).map_or(0, BTreeMap::len);
+        let sizes = self.tenants.iter().map(|(name, of)| (of.len(), name));
+        let (most, largest) = sizes.max()?;
+        if own + 1 >= most {
+            return None;
+        }
+        let largest = largest.clone();
+        let of_largest = self.tenants.get(&largest)?;
+        let away = |digest: &Digest| {
+            let known = self.known.get(digest);
+            known.is_some_and(|known| known.out.is_detached())
+        };
+        let oldest_away = of_largest.iter().find(|(_, digest)| away(digest));
+        let number = *oldest_away.or_else(|| of_largest.iter().next())?.0;
+        self.take(&largest, number)
+    }
+
+    fn take(&mut self, tenant: &Arc<str>, number: u64) -> Option<Weak<Session>> {
+        let of_tenant = self.tenants.get_mut(tenant)?;
+        let digest = of_tenant.remove(&number)?;
+        if of_tenant.is_empty() {
+            self.tenants.remove(tenant);
+        }
+        self.known.remove(&digest).map(|known| known.session)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // One that had to make room is not there any more.
+        let _ = lock(&self.table).take(&self.tenant, self.number);
+    }
+}
+
+/// No session is dropped under it, since that gives its place back.
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    // Each operation leaves it whole.
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// 128 random bits; `None` where the system has none to give.
 fn token() -> Option<String> {
-    let mut bytes = [0; 16];
+    let mut bytes = [0; TOKEN_BYTES / 2];
     getrandom::fill(&mut bytes)
         .inspect_err(|error| tracing::error!(%error, "no random bytes for a token"))
         .ok()?;
     Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn digest(token: &str) -> [u8; 32] {
+fn digest(token: &str) -> Digest {
     *blake3::hash(token.as_bytes()).as_bytes()
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::name::Name;
 use super::order::Order;
-use super::shard::{Bounds, Found, Shard};
+use super::shard::{Bounds, Found, Shard, Terms};
 
 /// Entries of a small cache; fewer tell too little.
 const SMALL_ENTRIES: u64 = 1024;
@@ -67,13 +67,8 @@ impl Adaptive {
         Order::ALL[usize::from(self.best.load(Ordering::Relaxed))]
     }
 
-    /// A look-up of a key; `found` tells bytes and expiry of what was found.
-    pub(super) fn looked_up(
-        &self,
-        name: &Name,
-        found: impl FnOnce() -> Option<(u64, u64)>,
-        now: u64,
-    ) {
+    /// A look-up of a key; `found` tells on what terms what was found is kept.
+    pub(super) fn looked_up(&self, name: &Name, found: impl FnOnce() -> Option<Terms>, now: u64) {
         if self.samples(name) {
             let found = found();
             let mut trials = self.trials();
@@ -85,12 +80,12 @@ impl Adaptive {
     }
 
     /// A value was put under a name.
-    pub(super) fn kept(&self, name: &Name, bytes: u64, expires: u64, now: u64) {
+    pub(super) fn kept(&self, name: &Name, terms: Terms, now: u64) {
         if self.samples(name) {
             for shard in &mut self.trials().shards {
                 // Where it is still there, the look-up before this has counted its use.
                 if shard.peek(name, now).is_none() {
-                    shard.insert(*name, (), bytes, expires);
+                    shard.insert(*name, (), terms);
                 }
             }
         }
@@ -107,14 +102,14 @@ impl Adaptive {
 }
 
 impl Trials {
-    fn look_up(&mut self, name: &Name, found: Option<(u64, u64)>, now: u64) {
+    fn look_up(&mut self, name: &Name, found: Option<Terms>, now: u64) {
         self.looked_up += 1;
         for (shard, hits) in self.shards.iter_mut().zip(&mut self.hits) {
             match (shard.get(name, now), found) {
                 (Found::Live(()), _) => *hits += 1.0,
                 // The cache has it, so nobody will put it: this order would have had it computed again.
-                (_, Some((bytes, expires))) => {
-                    shard.insert(*name, (), bytes, expires);
+                (_, Some(terms)) => {
+                    shard.insert(*name, (), terms);
                 }
                 (_, None) => {}
             }

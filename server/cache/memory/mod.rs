@@ -3,7 +3,8 @@
 //! - [`order`]: the policies, as one number for each entry;
 //! - [`ghosts`]: how often entries were used that have left;
 //! - [`queue`]: the entries by that number, set right when something makes room and not when something is used;
-//! - [`shard`]: a table and its queue, behind one lock;
+//! - [`shares`]: what each tenant has, with a queue of its own; who has most makes room;
+//! - [`shard`]: a table and its shares, behind one lock;
 //! - [`adaptive`]: which policy has the most hits of late;
 //! - [`store`]: the shards.
 //!
@@ -18,6 +19,7 @@ mod order;
 mod properties;
 mod queue;
 mod shard;
+mod shares;
 mod store;
 
 use std::sync::Arc;
@@ -27,7 +29,8 @@ use tokio::time::Instant;
 
 pub use name::Name;
 pub use order::Policy;
-pub use shard::Cause;
+pub use shard::{Cause, Terms};
+pub use shares::Owner;
 pub use store::{Store, StoreLimits, StoreUsage};
 
 use super::answer::CachedAnswer;
@@ -71,9 +74,13 @@ impl Memory {
         time_to_live: Duration,
     ) -> bool {
         let (now, bytes) = (self.now(), answer.size_bytes() as u64);
-        let expires = now.saturating_add(nanoseconds(time_to_live));
+        let terms = Terms {
+            owner: key.tags().owner(),
+            bytes,
+            expires: now.saturating_add(nanoseconds(time_to_live)),
+        };
         let kept = Kept { key, answer };
-        self.answers.put(name(&key), kept, bytes, expires, now)
+        self.answers.put(name(&key), kept, terms, now)
     }
 
     /// Removes a selection and says how many answers.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::shares::Owner;
+
 /// Which entry makes room for a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, clap::ValueEnum)]
 pub enum Policy {
@@ -69,6 +71,8 @@ pub(super) struct Facts {
     /// The tick of the shard's clock at its insertion, which no other entry has.
     pub(super) born: u64,
     pub(super) bytes: u64,
+    /// The tenant whose it is.
+    pub(super) owner: Owner,
 }
 
 /// Compared as a whole: what the order is about, then the last use.

@@ -6,13 +6,14 @@ use proptest::prelude::*;
 
 use super::name::Name;
 use super::order::{Order, Policy};
-use super::shard::{Bounds, Cause, Found, Shard};
+use super::shard::{Bounds, Cause, Found, Shard, Terms};
 use super::store::{Store, StoreLimits};
 
 /// One entry, with all that any order looks at.
 #[derive(Debug, Clone)]
 struct Entry {
     name: u64,
+    owner: u64,
     value: u32,
     bytes: u64,
     expires: u64,
@@ -65,7 +66,32 @@ impl Model {
         self.entries.iter().map(|e| e.bytes).sum()
     }
 
-    fn evict(&mut self, cause: Cause) {
+    /// What an owner has of what is scarce.
+    fn has(&self, owner: u64, cause: Cause) -> u64 {
+        let own = self.entries.iter().filter(|e| e.owner == owner);
+        match cause {
+            Cause::Bytes => own.map(|e| e.bytes).sum(),
+            _ => own.count() as u64,
+        }
+    }
+
+    /// Who has most makes room, the new entry included; of several others the one whose entry goes first.
+    fn evict(&mut self, cause: Cause, owner: u64, bytes: u64) -> bool {
+        let more = if cause == Cause::Bytes { bytes } else { 1 };
+        let own = self.has(owner, cause) + more;
+        let others = self.entries.iter().filter(|e| e.owner != owner);
+        let most = others.map(|e| self.has(e.owner, cause)).max().unwrap_or(0);
+        let pays = |e: &Entry| match own >= most {
+            true => e.owner == owner,
+            false => e.owner != owner && self.has(e.owner, cause) == most,
+        };
+        let (active, whole) = (
+            self.active(owner),
+            match cause {
+                Cause::Bytes => self.bounds.bytes,
+                _ => self.bounds.entries,
+            },
+        );
         let order = self.order;
         let rank = |e: &Entry| match order {
             Order::Lru => (e.last, 0),
@@ -74,13 +100,42 @@ impl Model {
             Order::Size => (u64::MAX - e.bytes, e.last),
             Order::Ttl => (e.expires, e.last),
         };
-        let victim = self.entries.iter().min_by_key(|e| rank(e)).expect("one");
+        let paying: Vec<&Entry> = self.entries.iter().filter(|e| pays(e)).collect();
+        let victim = if paying.is_empty() && own == most {
+            // The owner has nothing yet: as many as others have, it may have, too.
+            let others = self
+                .entries
+                .iter()
+                .filter(|e| self.has(e.owner, cause) == most);
+            others.min_by_key(|e| rank(e))
+        } else {
+            paying.into_iter().min_by_key(|e| rank(e))
+        };
+        let Some(victim) = victim else {
+            return false;
+        };
+        assert!(
+            victim.owner == owner || self.has(victim.owner, cause) * active > whole,
+            "nobody loses an equal share to another"
+        );
         let (name, times) = (victim.name, victim.times);
         self.ghosts.insert(name, times);
         self.take(cause, |e| e.name == name);
+        true
     }
 
-    fn put(&mut self, name: u64, value: u32, bytes: u64, expires: u64) -> bool {
+    /// Tenants with entries, with the one that is to have one.
+    fn active(&self, owner: u64) -> u64 {
+        let owners = self.entries.iter().map(|e| e.owner).chain([owner]);
+        owners.collect::<std::collections::HashSet<_>>().len() as u64
+    }
+
+    fn put(&mut self, name: u64, value: u32, terms: Terms) -> bool {
+        let Terms {
+            owner,
+            bytes,
+            expires,
+        } = terms;
         self.take(Cause::Replaced, |e| e.name == name);
         if bytes > self.bounds.bytes {
             return false;
@@ -91,13 +146,18 @@ impl Model {
             self.ghosts.values_mut().for_each(|times| *times /= 2);
         }
         while self.entries.len() as u64 >= self.bounds.entries {
-            self.evict(Cause::Entries);
+            if !self.evict(Cause::Entries, owner, bytes) {
+                return false;
+            }
         }
         while self.bytes() + bytes > self.bounds.bytes {
-            self.evict(Cause::Bytes);
+            if !self.evict(Cause::Bytes, owner, bytes) {
+                return false;
+            }
         }
         self.entries.push(Entry {
             name,
+            owner,
             value,
             bytes,
             expires,
@@ -149,6 +209,7 @@ proptest! {
         order in prop::sample::select(Order::ALL.to_vec()),
         entries in 1..7u64,
         bytes in 1..120u64,
+        owners in 1..4u64,
         steps in prop::collection::vec(step(), 1..150),
     ) {
         let bounds = Bounds { entries, bytes };
@@ -170,8 +231,9 @@ proptest! {
                 }
                 Step::Put { name, bytes, lives } => {
                     value += 1;
-                    let kept = shard.insert(named(name), value, bytes, now + lives);
-                    prop_assert_eq!(kept, model.put(name, value, bytes, now + lives));
+                    let terms = Terms { owner: name % owners, bytes, expires: now + lives };
+                    let kept = shard.insert(named(name), value, terms);
+                    prop_assert_eq!(kept, model.put(name, value, terms));
                 }
                 Step::Pass(time) => now += time,
                 Step::Sweep => {
@@ -193,7 +255,8 @@ proptest! {
             prop_assert_eq!(usage.bytes, model.bytes());
             prop_assert_eq!(usage.evictions, model.evictions);
             for entry in &model.entries {
-                let there = (entry.expires > now).then_some((entry.bytes, entry.expires));
+                let Entry { owner, bytes, expires, .. } = *entry;
+                let there = (expires > now).then_some(Terms { owner, bytes, expires });
                 prop_assert_eq!(shard.peek(&named(entry.name), now), there);
             }
         }
@@ -220,7 +283,8 @@ proptest! {
                 None => {
                     let expires = n + 1 + n % 3_000;
                     held.insert(name.0, n);
-                    prop_assert!(store.put(name, (n, expires), size, expires, n));
+                    let terms = Terms { owner: 0, bytes: size, expires };
+                    prop_assert!(store.put(name, (n, expires), terms, n));
                 }
             }
             let usage = store.usage();
@@ -244,7 +308,12 @@ fn adaptive(entries: u64) -> Store<()> {
 fn ask(store: &Store<()>, n: u64) {
     let name = Name(*blake3::hash(&n.to_le_bytes()).as_bytes());
     if store.get(&name, 0).is_none() {
-        store.put(name, (), 1, u64::MAX, 0);
+        let terms = Terms {
+            owner: 0,
+            bytes: 1,
+            expires: u64::MAX,
+        };
+        store.put(name, (), terms, 0);
     }
 }
 

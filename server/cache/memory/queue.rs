@@ -25,9 +25,8 @@ impl Queue {
         self.0.push(Reverse(Waiting { rank, born, place }));
     }
 
-    /// The place of the entry with the smallest rank, which leaves. `rank_of` gives the rank that the entry of a place and
-    /// born has now; `None`: it is gone.
-    pub(super) fn pop(&mut self, rank_of: impl Fn(u32, u64) -> Option<Rank>) -> Option<u32> {
+    /// The smallest rank. `rank_of` gives the rank that the entry of a place and born has now; `None`: it is gone.
+    pub(super) fn first(&mut self, rank_of: impl Fn(u32, u64) -> Option<Rank>) -> Option<Rank> {
         loop {
             let mut top = self.0.peek_mut()?;
             let Waiting { rank, born, place } = top.0;
@@ -36,12 +35,15 @@ impl Queue {
                     PeekMut::pop(top);
                 }
                 Some(now) if now > rank => top.0.rank = now,
-                Some(_) => {
-                    PeekMut::pop(top);
-                    return Some(place);
-                }
+                Some(_) => return Some(rank),
             }
         }
+    }
+
+    /// The place of the entry with the smallest rank, which leaves.
+    pub(super) fn pop(&mut self, rank_of: impl Fn(u32, u64) -> Option<Rank>) -> Option<u32> {
+        self.first(rank_of)?;
+        self.0.pop().map(|Reverse(waiting)| waiting.place)
     }
 
     /// With those that are gone.
@@ -49,11 +51,8 @@ impl Queue {
         self.0.len()
     }
 
-    /// Starts again with these: rank, born, place.
-    pub(super) fn rebuild(&mut self, entries: impl Iterator<Item = (Rank, u64, u32)>) {
-        let mut waiting = std::mem::take(&mut self.0).into_vec();
-        waiting.clear();
-        waiting.extend(entries.map(|(rank, born, place)| Reverse(Waiting { rank, born, place })));
-        self.0 = waiting.into();
+    /// Starts again with none.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
     }
 }

@@ -1,4 +1,4 @@
-//! One part of the memory, behind one lock: a table of entries, and the queue in which they make room.
+//! One part of the memory, behind one lock: a table of entries, and the queues in which they make room.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use super::ghosts::Ghosts;
 use super::name::Name;
 use super::order::{Facts, Order, Rank, Used};
-use super::queue::Queue;
+use super::shares::{Entry, Owner, Shares};
 
 /// Counts of uses are halved after this many uses and insertions for each entry that there is room for. The ten is that
 /// of W-TinyLFU (G. Einziger, R. Friedman, B. Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM TOS
@@ -75,7 +75,7 @@ pub(super) struct Shard<V> {
     /// What it need not read, by the same place.
     facts: Vec<Facts>,
     free: Vec<u32>,
-    queue: Queue,
+    shares: Shares,
     ghosts: Ghosts,
     order: Order,
     bounds: Bounds,
@@ -95,6 +95,17 @@ struct Slot<V> {
     value: V,
 }
 
+/// On what terms a value is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The tenant whose it is.
+    pub owner: Owner,
+    /// What it takes.
+    pub bytes: u64,
+    /// When it expires, in nanoseconds of the cache's clock.
+    pub expires: u64,
+}
+
 /// What a look-up found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<V> {
@@ -112,7 +123,7 @@ impl<V: Clone> Shard<V> {
             slots: Vec::new(),
             facts: Vec::new(),
             free: Vec::new(),
-            queue: Queue::default(),
+            shares: Shares::default(),
             ghosts: Ghosts::default(),
             order,
             bounds,
@@ -134,27 +145,47 @@ impl<V: Clone> Shard<V> {
         Found::Live(slot.value.clone())
     }
 
-    /// Bytes and expiry of what a key has, unless it has expired. It does not count as used.
-    pub(super) fn peek(&self, name: &Name, now: u64) -> Option<(u64, u64)> {
+    /// On what terms a key's value is kept, unless it has expired. It does not count as used.
+    pub(super) fn peek(&self, name: &Name, now: u64) -> Option<Terms> {
         let (place, slot) = self.find(name)?;
-        (slot.expires > now).then(|| (self.facts[place as usize].bytes, slot.expires))
+        let Facts { bytes, owner, .. } = self.facts[place as usize];
+        let expires = slot.expires;
+        (expires > now).then_some(Terms {
+            owner,
+            bytes,
+            expires,
+        })
     }
 
-    /// Keeps a value, after making room for it; not if it alone is larger than the bound. Says whether it did.
-    pub(super) fn insert(&mut self, name: Name, value: V, bytes: u64, expires: u64) -> bool {
+    /// Keeps a value, after making room for it; not if it alone is larger than the bound, or than what its owner may take
+    /// from others. Says whether it did.
+    pub(super) fn insert(&mut self, name: Name, value: V, terms: Terms) -> bool {
+        let Terms {
+            owner,
+            bytes,
+            expires,
+        } = terms;
         self.remove(&name, Cause::Replaced);
         if bytes > self.bounds.bytes || self.bounds.entries == 0 {
             return false;
         }
         self.fade();
         while self.usage.entries >= self.bounds.entries {
-            self.evict(Cause::Entries);
+            if !self.evict(Cause::Entries, owner, bytes) {
+                return false;
+            }
         }
         while self.usage.bytes + bytes > self.bounds.bytes {
-            self.evict(Cause::Bytes);
+            if !self.evict(Cause::Bytes, owner, bytes) {
+                return false;
+            }
         }
         let tick = self.tick.get_mut();
-        let facts = Facts { born: *tick, bytes };
+        let facts = Facts {
+            born: *tick,
+            bytes,
+            owner,
+        };
         let used = Used::new(*tick, self.ghosts.recall(name.table_hash()));
         *tick += 1;
         let rank = self.order.rank(&used, expires, &facts);
@@ -180,11 +211,11 @@ impl<V: Clone> Shard<V> {
                     .as_ref()
                     .map_or(0, |slot| slot.name.table_hash())
             });
-        self.queue.push(rank, facts.born, place);
         self.usage.entries += 1;
         self.usage.bytes += bytes;
+        let born = facts.born;
         // Those that left otherwise than by making room wait in the queue for their turn: not too many of them.
-        if self.queue.len() > 2 * self.usage.entries as usize + 64 {
+        if !(self.shares).add(owner, bytes, Entry { rank, born, place }) {
             self.requeue();
         }
         true
@@ -251,27 +282,32 @@ impl<V: Clone> Shard<V> {
         }
     }
 
-    /// There is an entry to evict, or the bounds would not be reached.
-    fn evict(&mut self, cause: Cause) {
+    /// Makes room for an entry of `owner` with so many `bytes`. False: nobody has to for that.
+    fn evict(&mut self, cause: Cause, owner: Owner, bytes: u64) -> bool {
         let (slots, facts, order) = (&self.slots, &self.facts, self.order);
         let rank_of = |place: u32, born: u64| {
             let (slot, facts) = (slots[place as usize].as_ref()?, &facts[place as usize]);
             (facts.born == born).then(|| rank(order, slot, facts))
         };
-        let place = self.queue.pop(rank_of).expect("every entry waits");
+        let Some(place) = (self.shares).make_room(cause, owner, bytes, rank_of) else {
+            return false;
+        };
         let slot = self.slots[place as usize].as_ref().expect("it is alive");
         let (name, times) = (slot.name, slot.used.times());
         (self.ghosts).remember(name.table_hash(), times, self.slots.len());
         let found = self.places.find_entry(name.table_hash(), |p| *p == place);
         found.expect("every entry has a key").remove();
         self.vacate(place, cause);
+        true
     }
 
     fn vacate(&mut self, place: u32, cause: Cause) {
         self.slots[place as usize] = None;
         self.free.push(place);
+        let Facts { bytes, owner, .. } = self.facts[place as usize];
+        self.shares.take(owner, bytes);
         self.usage.entries -= 1;
-        self.usage.bytes -= self.facts[place as usize].bytes;
+        self.usage.bytes -= bytes;
         self.usage.evictions[cause as usize] += 1;
     }
 
@@ -294,9 +330,11 @@ impl<V: Clone> Shard<V> {
         let order = self.order;
         let entries =
             (self.slots.iter().zip(&self.facts).zip(0..)).filter_map(|((slot, facts), place)| {
-                Some((rank(order, slot.as_ref()?, facts), facts.born, place))
+                let rank = rank(order, slot.as_ref()?, facts);
+                let born = facts.born;
+                Some((facts.owner, Entry { rank, born, place }))
             });
-        self.queue.rebuild(entries);
+        self.shares.rebuild(entries);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::adaptive::Adaptive;
 use super::name::Name;
 use super::order::{Order, Policy};
-use super::shard::{Bounds, Cause, Found, Shard, Usage};
+use super::shard::{Bounds, Cause, Found, Shard, Terms, Usage};
 
 /// Entries of a shard, where there are so many: few enough that setting a whole queue right takes less than a
 /// millisecond.
@@ -100,14 +100,14 @@ impl<V: Clone> Store<V> {
         }
     }
 
-    /// Keeps a value of so many bytes until `expires`, in place of the one that the name had. Says whether there was room.
-    pub fn put(&self, name: Name, value: V, bytes: u64, expires: u64, now: u64) -> bool {
+    /// Keeps a value in place of the one that the name had. Says whether there was room.
+    pub fn put(&self, name: Name, value: V, terms: Terms, now: u64) -> bool {
         let mut shard = write(self.shard(&name));
         if let Some(adaptive) = &self.adaptive {
-            adaptive.kept(&name, bytes, expires, now);
+            adaptive.kept(&name, terms, now);
             shard.set_order(adaptive.best());
         }
-        shard.insert(name, value, bytes, expires)
+        shard.insert(name, value, terms)
     }
 
     /// Frees what has expired, one shard after the other.
