@@ -58,8 +58,8 @@ pub(super) struct LimitArgs {
 
     /// CPU time, not time on the clock, that a snippet of 64 KiB may take before an engine gets it: to look for its secrets, to
     /// tell its language, to outline it, to make its prompt. A shorter one gets its part of that, as one of 4 KiB at least; no
-    /// parse takes more than a quarter of a snippet's time. Ordinary code takes a tenth of the default; without a bound, a few
-    /// KiB that are made for it take minutes. When the time is up, the language is told from words alone, or the prompt has no
+    /// parse takes more than a quarter of a snippet's time. Without a bound, a few KiB that are made for it take
+    /// minutes. When the time is up, the language is told from words alone, or the prompt has no
     /// outline: the receipt says so, and the answer is not cached
     #[arg(
         long,
