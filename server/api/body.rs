@@ -61,11 +61,21 @@ struct Receiving<B> {
 
 /// What is paid for a body out of the budget.
 pub(super) struct Paid {
-    pub(super) share: Share,
-    /// For what the decoder begins with, and for what may lie in the stream's window.
-    pub(super) base: Held,
+    share: Share,
+    _base: Held,
     /// For what the decoder has grown by.
-    pub(super) grown: Vec<Held>,
+    grown: Vec<Held>,
+}
+
+impl Paid {
+    /// By this share, of which `base` is held for what the decoder begins with, and for what may lie in the stream's window.
+    pub(super) fn new(share: Share, base: Held) -> Self {
+        Self {
+            share,
+            _base: base,
+            grown: Vec::new(),
+        }
+    }
 }
 
 enum State {

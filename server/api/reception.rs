@@ -106,11 +106,7 @@ impl Reception {
             self.metrics.bodies.refused(Refusal::NoRoom.label());
             return Err(Refusal::NoRoom.status());
         };
-        Ok(Paid {
-            share,
-            base,
-            grown: Vec::new(),
-        })
+        Ok(Paid::new(share, base))
     }
 
     fn stay(&self, peer: &Peer) -> BoxFuture<'static, Status> {

@@ -32,11 +32,8 @@ fn upload(messages: Messages, share: &Share) -> (Upload<Arriving>, Sender) {
         messages,
         bytes: 1 << 20,
     };
-    let paid = Paid {
-        share: share.clone(),
-        base: share.take_now(DECODER_BYTES).expect("room"),
-        grown: Vec::new(),
-    };
+    let base = share.take_now(DECODER_BYTES).expect("room");
+    let paid = Paid::new(share.clone(), base);
     let body = StreamBody::new(ReceiverStream::new(receiver));
     let upload = Upload::new(body, takes, PATIENCE, Some(paid), metrics());
     (upload, sender)
