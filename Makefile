@@ -14,12 +14,14 @@ IMAGE ?= code-explainer:dev
 
 # Of bench-peers and bench-quality, where they are given.
 export ROUNDS MINUTES QUICK POSITIONS
+# Of bench-attacks: another build of the server, attacked as well; and parts of the names of the attacks to run.
+export BEFORE ONLY
 
 export PYTHON
 .DEFAULT_GOAL := help
 # The steps share cargo's lock and the machine's cores, and the quick ones come first.
 .NOTPARALLEL:
-.PHONY: help setup setup-run build demo test fmt lint chart bench bench-cache bench-embed bench-engine bench-fairness bench-peers bench-quality fuzz fuzz-cost soak sim simulate image reference check-cuda clean distclean
+.PHONY: help setup setup-run build demo test fmt lint chart bench bench-attacks bench-cache bench-embed bench-engine bench-fairness bench-peers bench-quality fuzz fuzz-cost soak sim simulate image reference check-cuda clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +54,9 @@ chart: setup ## lint and render the Helm chart and check what it renders
 
 bench: setup-run ## micro-benchmarks (criterion)
 	cargo bench --locked
+
+bench-attacks: setup-run build ## attacks on a whole server, and what its neighbours see of them; 14 minutes; BEFORE=server-binary ONLY=
+	ulimit -Sn 8192 2>/dev/null || ulimit -Sn $$(ulimit -Hn); cargo bench --locked --bench attacks
 
 bench-cache: setup-run ## the cache: look-ups beside moka, hits over gRPC beside a bare server, hit rates beside the optimum
 	cargo bench --locked --bench cache_lookups -- --quiet

@@ -9,6 +9,7 @@ mod access_program;
 mod access_tls;
 mod access_withdrawn;
 mod architecture;
+mod attack_numbers;
 mod attacks;
 mod bad_model_files;
 mod bad_requests;
