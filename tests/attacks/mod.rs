@@ -11,6 +11,7 @@ mod model_files;
 mod parsers;
 mod rates;
 mod received;
+mod sessions;
 mod shares;
 mod tenants;
 mod unread_answers;
