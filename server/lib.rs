@@ -17,7 +17,8 @@
 //! - [`weights`]: model files. [`model`]: from files to a tokenizer and a backend. [`quantize`]: from files to files that
 //!   a server maps.
 //! - [`machine`]: what engines and long computations run on. [`cpu`]: how long a computation over a client's text may take.
-//! - [`status`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
+//! - [`status`], [`heartbeat`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
+//! - [`descriptors`]: how many files and connections may be open.
 //! - [`error`]: every way an item can fail.
 
 pub mod access;
@@ -25,11 +26,13 @@ pub mod api;
 pub mod cache;
 pub mod config;
 pub mod cpu;
+pub mod descriptors;
 pub mod disk;
 pub mod embed;
 pub mod engine;
 pub mod error;
 pub mod explain;
+pub mod heartbeat;
 pub mod identity;
 pub mod machine;
 pub mod memory;

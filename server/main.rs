@@ -11,7 +11,7 @@ use code_explainer::config::{Command, Config, ExportConfig, LogFormat, QuantizeC
 use code_explainer::model::{Model, export};
 use code_explainer::quantize::{QuantizeError, quantize};
 use code_explainer::run::RunError;
-use code_explainer::{Listeners, memory, run, telemetry};
+use code_explainer::{Listeners, descriptors, memory, run, telemetry};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use signals::Signals;
@@ -76,10 +76,37 @@ fn write_module(config: &ExportConfig) -> ExitCode {
     }
 }
 
-fn start(config: Config) -> ExitCode {
+fn start(mut config: Config) -> ExitCode {
     if let Err(error) = telemetry::init_log(&config.log, config.log_format) {
         eprintln!("code-explainer-server: {error}");
         return BAD_SETTING.into();
+    }
+    let files = descriptors::raise_limit();
+    let wanted = config.connections;
+    match descriptors::fit(wanted, files) {
+        Ok(limits) => config.connections = limits,
+        Err(error) => {
+            tracing::error!("{error}");
+            return BAD_SETTING.into();
+        }
+    }
+    let (connections, of_address) = (
+        config.connections.connections,
+        config.connections.of_address(),
+    );
+    tracing::info!(
+        files,
+        connections,
+        of_address,
+        "open files and connections that may be had"
+    );
+    if connections < wanted.connections {
+        tracing::warn!(
+            files,
+            wanted = wanted.connections,
+            connections,
+            "fewer connections than --connections: the limit of open files (ulimit -n) has no room for them"
+        );
     }
     // Before anything that takes time, so that no signal is lost.
     let limit = config.shutdown_grace + config.drain_timeout + LAST_WORDS;

@@ -139,6 +139,9 @@ pub async fn run_on<C: Connection>(
     );
     tokio::spawn(keeps_up);
     let mut grpc = tokio::spawn(serve_grpc(grpc, shared.clone(), stop.clone()));
+    if http.is_some() {
+        tokio::spawn(shared.heartbeat.clone().beat(stop.clone()));
+    }
     let mut http = tokio::spawn(http_side(http, shared.clone(), stop.clone()));
 
     tokio::pin!(shutdown);

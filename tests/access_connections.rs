@@ -12,21 +12,28 @@ use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
 use crate::common::server::TestServer;
-use crate::common::stream::{TestStream, finish, is_last, item};
+use crate::common::stream::{TestStream, finish, is_accepted, is_last, item};
 
 #[tokio::test]
 async fn a_connection_too_many_is_closed_and_the_others_go_on() {
-    let (server, _) = TestServer::fake(&["--connections", "2"]).await;
-    let (a, b) = (server.channel().await, server.channel().await);
+    let (server, control) = TestServer::fake(&["--connections", "2"]).await;
+    control.hold();
+    let (mut a, mut b) = (
+        TestStream::open(&server).await,
+        TestStream::open(&server).await,
+    );
+    for stream in [&mut a, &mut b] {
+        stream.explain(item("a", "x = 1")).await;
+        stream.wait_for("a", is_accepted).await;
+    }
     let mut third = TcpStream::connect(server.grpc).await.expect("it listens");
     let read = third.read(&mut [0; 1]).await;
     assert!(matches!(read, Ok(0) | Err(_)), "closed: {read:?}");
     let counted = "code_explainer_connections_refused_total{protocol=\"grpc\",reason=\"limit\"}";
     assert_eq!(server.metric(counted).await, Some(1.0));
-    let mut client =
-        code_explainer_client::proto::explain_service_client::ExplainServiceClient::new(b);
-    client.explain(item("", "x = 1")).await.expect("goes on");
-    drop((a, client));
+    control.release();
+    assert!(matches!(b.wait_for("a", is_last).await, Event::Done(_)));
+    drop((a, b));
     server
         .until_metric("code_explainer_connections_open{protocol=\"grpc\"}", 0.0)
         .await;

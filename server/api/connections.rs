@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::BoxError;
@@ -19,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -29,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{ClientCertificate, Handshake};
 use crate::api::Connection;
 use crate::api::io::Watched;
+use crate::api::limits::{ConnectionLimits, GOODBYE};
+use crate::api::places::{Place, Places, Use};
+use crate::api::write_timeout::WriteTimeout;
 use crate::explain::Presence;
 use crate::metrics::Metrics;
 
@@ -42,31 +46,11 @@ pub(super) const STREAM_WINDOW: u32 = 64 << 10;
 /// can a dozen that each send all that they may in messages of 40 bytes.
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// What connections may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    /// Open at once; more are closed as soon as they come.
-    pub connections: usize,
-    /// Calls that a connection has open at once; more wait at their client.
-    pub streams: u32,
-    /// All headers of a call, in bytes.
-    pub header_bytes: u32,
-    /// From the connection to the end of its TLS handshake.
-    pub handshake: Duration,
-    /// A connection without a call is closed after this.
-    pub idle: Duration,
-    /// A connection is asked to be made anew after this, give or take a tenth; `None`: never.
-    pub max_age: Option<Duration>,
-    /// After that, the time its calls have to end before they are cut off.
-    pub max_age_grace: Duration,
-    /// How often a client is asked whether it is still there.
-    pub keepalive: Duration,
-    /// How long its answer may take.
-    pub keepalive_timeout: Duration,
-}
+/// A new connection that could not be accepted is tried again after this.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// The other end of a connection.
-#[derive(Debug, Clone)]
+/// The other end of a connection, for one call.
+#[derive(Clone)]
 pub(super) struct Peer {
     /// Its certificate, which has been verified.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
@@ -74,6 +58,14 @@ pub(super) struct Peer {
     pub(super) presence: Arc<Presence>,
     /// Where it is; `None`: that is not known.
     pub(super) address: Option<IpAddr>,
+    call: Arc<Call>,
+}
+
+impl Peer {
+    /// Whoever calls is known, so that the connection is not closed for another one before the call has ended.
+    pub(super) fn is_known(&self) {
+        self.call.is_known();
+    }
 }
 
 /// What a server does with its connections.
@@ -126,14 +118,42 @@ where
 }
 
 /// Counts a call for as long as it lives.
-struct Call(Arc<watch::Sender<usize>>);
+struct Call {
+    calls: Arc<watch::Sender<Calls>>,
+    usage: Use,
+    known: AtomicBool,
+}
+
+/// The calls of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Calls {
+    open: usize,
+    /// There has been one.
+    any: bool,
+}
 
 /// Why a connection is being closed.
 enum Reason {
     Stop,
+    Silent,
+    Displaced,
     Idle,
     Age,
     Revoked,
+}
+
+impl Reason {
+    /// In metrics; `None`: all are closed for it.
+    fn as_str(&self) -> Option<&'static str> {
+        match self {
+            Self::Stop => None,
+            Self::Silent => Some("silent"),
+            Self::Displaced => Some("displaced"),
+            Self::Idle => Some("idle"),
+            Self::Age => Some("age"),
+            Self::Revoked => Some("revoked"),
+        }
+    }
 }
 
 impl Connections {
@@ -146,8 +166,8 @@ impl Connections {
         answer: impl Answer,
         stop: CancellationToken,
     ) {
-        let room = Arc::new(Semaphore::new(self.limits.connections));
-        let (mut open, mut number) = (JoinSet::new(), 0_u64);
+        let places = Places::new(self.limits.connections, self.limits.of_address());
+        let mut open = JoinSet::new();
         {
             let mut incoming = pin!(incoming);
             while let Some(Some(accepted)) = stop.run_until_cancelled(incoming.next()).await {
@@ -156,21 +176,22 @@ impl Connections {
                 let connection = match accepted {
                     Ok(connection) => connection,
                     Err(error) => {
-                        pause_after(&error).await;
+                        pause_after(&error, &places).await;
                         continue;
                     }
                 };
-                let Ok(permit) = room.clone().try_acquire_owned() else {
-                    let protocol = self.protocol.as_str();
-                    self.metrics.access.connection_refused(protocol, "limit");
-                    continue;
+                let place = match places.take(connection.address()) {
+                    Ok(place) => place,
+                    Err(full) => {
+                        let protocol = self.protocol.as_str();
+                        (self.metrics.access).connection_refused(protocol, full.as_str());
+                        continue;
+                    }
                 };
-                number += 1;
                 let (this, tls, answer, stop) = (self.clone(), tls(), answer.clone(), stop.clone());
                 open.spawn(async move {
                     let _counted = (this.metrics.access).connection_opened(this.protocol.as_str());
-                    this.handshake(connection, tls, answer, number, stop).await;
-                    drop(permit);
+                    this.handshake(connection, tls, answer, place, stop).await;
                 });
             }
             // The port is free from here on.
@@ -183,18 +204,26 @@ impl Connections {
         io: impl Connection,
         tls: Option<Handshake>,
         answer: impl Answer,
-        number: u64,
+        place: Place,
         stop: CancellationToken,
     ) {
         let address = io.address();
+        let (metrics, protocol) = (self.metrics.clone(), self.protocol.as_str());
+        let stalled = move || metrics.access.connection_closed(protocol, "stalled");
+        let io = WriteTimeout::new(io, self.limits.write, stalled);
         let Some(tls) = tls else {
-            return self.calls(io, address, None, answer, number, stop).await;
+            return self.calls(io, address, None, answer, place, stop).await;
         };
         let accepted = timeout(
             self.limits.handshake,
             TlsAcceptor::from(tls.config()).accept(io),
         );
-        let io = match stop.run_until_cancelled(accepted).await {
+        let accepted = tokio::select! {
+            accepted = accepted => Some(accepted),
+            () = stop.cancelled() => None,
+            () = place.displaced() => return self.closed(&Reason::Displaced),
+        };
+        let io = match accepted {
             Some(Ok(Ok(io))) => io,
             Some(failed) => {
                 // What the other side sent is in the error: for debugging alone.
@@ -208,7 +237,7 @@ impl Connections {
         };
         let chain = io.get_ref().1.peer_certificates();
         let certificate = chain.and_then(|chain| tls.client(chain));
-        self.calls(io, address, certificate, answer, number, stop)
+        self.calls(io, address, certificate, answer, place, stop)
             .await;
     }
 
@@ -218,20 +247,24 @@ impl Connections {
         address: Option<IpAddr>,
         certificate: Option<Arc<ClientCertificate>>,
         answer: A,
-        number: u64,
+        place: Place,
         stop: CancellationToken,
     ) {
-        let calls = Arc::new(watch::Sender::new(0));
+        let calls = Arc::new(watch::Sender::new(Calls::default()));
         let open = calls.subscribe();
         let presence = Arc::new(Presence::new(self.limits.keepalive_timeout));
         let io = TokioIo::new(Watched::new(io, presence.clone()));
-        let peer = Peer {
-            certificate: certificate.clone(),
-            presence: presence.clone(),
-            address,
-        };
+        let (left, usage) = (presence.clone(), place.usage());
+        let shown = certificate.clone();
         let service = service_fn(move |request| {
-            let (call, answered) = (Call::new(calls.clone()), answer.answer(request, &peer));
+            let call = Arc::new(Call::new(calls.clone(), usage.clone()));
+            let peer = Peer {
+                certificate: shown.clone(),
+                presence: presence.clone(),
+                address,
+                call: call.clone(),
+            };
+            let answered = answer.answer(request, &peer);
             async move {
                 // A call lasts to the end of its answer, which may be a stream.
                 let body = |body: A::Body| {
@@ -248,13 +281,19 @@ impl Connections {
         let reason = tokio::select! {
             result = &mut connection => return ended(result),
             () = stop.cancelled() => Reason::Stop,
+            () = place.displaced() => Reason::Displaced,
+            () = silent(open.clone(), self.limits.handshake) => Reason::Silent,
             () = idle(open, self.limits.idle) => Reason::Idle,
-            () = aged(self.limits.max_age, number) => Reason::Age,
+            () = aged(self.limits.max_age, place.number()) => Reason::Age,
             () = revoked(certificate.as_deref()) => Reason::Revoked,
         };
+        self.closed(&reason);
         connection.as_mut().graceful_shutdown();
         match reason {
             Reason::Stop => ended(connection.await),
+            // Nobody who is known waits for a goodbye, and another connection waits for the place.
+            Reason::Displaced if !place.was_known() => {}
+            Reason::Silent | Reason::Displaced => self.within(GOODBYE, connection).await,
             // An answer to the goodbye is not waited for longer than to any other probe.
             Reason::Idle | Reason::Revoked => {
                 self.within(self.limits.keepalive_timeout, connection).await
@@ -262,7 +301,13 @@ impl Connections {
             Reason::Age => self.within(self.limits.max_age_grace, connection).await,
         }
         // What is still open goes with it.
-        presence.cut_off();
+        left.cut_off();
+    }
+
+    fn closed(&self, reason: &Reason) {
+        if let Some(reason) = reason.as_str() {
+            (self.metrics.access).connection_closed(self.protocol.as_str(), reason);
+        }
     }
 
     /// Lets a connection close by itself in this time.
@@ -282,6 +327,8 @@ impl Connections {
         builder
             .http1()
             .timer(TokioTimer::new())
+            // One request each: with pipelined ones, answers would pile up for a client that does not read them.
+            .keep_alive(false)
             .header_read_timeout(limits.handshake)
             .max_buf_size((limits.header_bytes as usize).max(8192));
         builder
@@ -308,9 +355,9 @@ fn ended<E: std::fmt::Display>(result: Result<(), E>) {
     }
 }
 
-/// A connection that broke before it was accepted is its client's affair; anything else, such as too many open files, may
-/// have passed in a while.
-async fn pause_after(error: &io::Error) {
+/// A connection that broke before it was accepted is its client's affair. Where there are no descriptors left, an idle
+/// connection is closed for it; that and anything else may have passed in a while.
+async fn pause_after(error: &io::Error, places: &Places) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     let broke = [
         ConnectionAborted,
@@ -318,22 +365,25 @@ async fn pause_after(error: &io::Error) {
         ConnectionReset,
         Interrupted,
     ];
-    if !broke.contains(&error.kind()) {
-        tracing::warn!(%error, "cannot accept connections; trying again in a second");
-        sleep(Duration::from_secs(1)).await;
+    if broke.contains(&error.kind()) {
+        return;
     }
+    let too_many = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+    let made_room = too_many && places.make_room();
+    tracing::warn!(%error, made_room, "cannot accept a connection; trying again");
+    sleep(ACCEPT_AGAIN).await;
 }
 
 /// Resolves when there has been no call for so long.
-async fn idle(mut calls: watch::Receiver<usize>, after: Duration) {
+async fn idle(mut calls: watch::Receiver<Calls>, after: Duration) {
     loop {
-        if calls.wait_for(|open| *open == 0).await.is_err() {
+        if calls.wait_for(|calls| calls.open == 0).await.is_err() {
             // The connection has ended, which its own future tells.
             pending::<()>().await;
         }
         tokio::select! {
             () = sleep(after) => return,
-            _ = calls.wait_for(|open| *open > 0) => {}
+            _ = calls.wait_for(|calls| calls.open > 0) => {}
         }
     }
 }
@@ -343,6 +393,16 @@ async fn revoked(certificate: Option<&ClientCertificate>) {
     match certificate {
         Some(certificate) => certificate.revoked().await,
         None => pending().await,
+    }
+}
+
+/// Resolves when there has not been a first call after so long.
+async fn silent(mut calls: watch::Receiver<Calls>, after: Duration) {
+    if timeout(after, calls.wait_for(|calls| calls.any))
+        .await
+        .is_ok()
+    {
+        pending::<()>().await;
     }
 }
 
@@ -357,14 +417,30 @@ async fn aged(age: Option<Duration>, number: u64) {
 }
 
 impl Call {
-    fn new(calls: Arc<watch::Sender<usize>>) -> Self {
-        calls.send_modify(|open| *open += 1);
-        Self(calls)
+    fn new(calls: Arc<watch::Sender<Calls>>, usage: Use) -> Self {
+        calls.send_modify(|calls| {
+            calls.open += 1;
+            calls.any = true;
+        });
+        Self {
+            calls,
+            usage,
+            known: AtomicBool::new(false),
+        }
+    }
+
+    fn is_known(&self) {
+        if !self.known.swap(true, Ordering::Relaxed) {
+            self.usage.call_begins();
+        }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        self.calls.send_modify(|calls| calls.open -= 1);
+        if *self.known.get_mut() {
+            self.usage.call_ends();
+        }
     }
 }

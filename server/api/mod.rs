@@ -1,6 +1,7 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
-//! - `connections`: accepted, bounded, encrypted, closed; `io`: how their clients leave; `leftover`: what they still send.
+//! - `connections`: accepted, encrypted, closed; `limits`: of what; `places`: how many, and who makes room; `io`: how their
+//!   clients leave; `write_timeout`: when they do not read; `leftover`: what they still send.
 //! - `door`: whose a call is, and whether they may make it; `local`: whether it is of this machine; `withdrawal`: until when. `caller`: what it brings along.
 //! - `reception`: what a call's client may send. `methods`: how much that is; `body`: as it comes; `budget`: who pays for
 //!   the room that it takes; `refusal`: why no more of it is read; `inbound`: the messages of a stream. `lobby`: calls that
@@ -34,20 +35,24 @@ mod inbound;
 pub mod inference;
 mod io;
 mod leftover;
+mod limits;
 mod lobby;
 mod local;
 mod methods;
 mod model;
+mod places;
 mod reception;
 mod refusal;
 mod stream;
 mod withdrawal;
+mod write_timeout;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use connections::ConnectionLimits;
+pub use limits::ConnectionLimits;
+pub(crate) use places::CLOSING;
 pub use reception::RequestBytes;
 
 use anyhow::Context;
@@ -69,6 +74,7 @@ use crate::access::Access;
 use crate::cache::Cache;
 use crate::config::{Config, StreamOptions};
 use crate::embed::Embedder;
+use crate::heartbeat::Heartbeat;
 use crate::metrics::Metrics;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
@@ -124,6 +130,8 @@ pub struct Shared {
     pub cache_secret: Arc<str>,
     /// Where to count.
     pub metrics: Arc<Metrics>,
+    /// Whether the threads that serve calls move.
+    pub heartbeat: Arc<Heartbeat>,
     /// When the server started.
     pub started: Instant,
 }
@@ -152,6 +160,7 @@ impl Shared {
             retrieval: Arc::new(retrieval),
             cache_secret: config.cache_secret.0.as_str().into(),
             metrics,
+            heartbeat: Arc::new(Heartbeat::new(config.hang_timeout)),
             started: Instant::now(),
         }))
     }
@@ -233,6 +242,9 @@ pub async fn serve_grpc<C: Connection>(
     let answer = move |call: Request<Incoming>, peer: &Peer| {
         let mut call = call.map(ReadToEnd::new);
         let admitted = door::admit(&shared.access, &shared.metrics, peer, &mut call);
+        if let Ok(Some(_)) = &admitted {
+            peer.is_known();
+        }
         let received = admitted.and_then(|caller| {
             let received = reception.receive(call, caller.as_deref(), peer)?;
             Ok((caller, received))

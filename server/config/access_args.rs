@@ -102,7 +102,10 @@ pub(super) struct AccessArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectionArgs {
-    /// Connections open at once, of gRPC and of HTTP each; more are closed as they come
+    /// Connections for gRPC at once. When there are so many, the one that has been idle for longest is closed for a new
+    /// one, and where all have calls, the new one. A connection is a file: the server raises its limit of open files
+    /// (`ulimit -n`) as far as it may, keeps some back for files, Redis and probes, and takes fewer connections where that
+    /// is not enough, which the log tells
     #[arg(
         long,
         env = "CODE_EXPLAINER_CONNECTIONS",
@@ -110,6 +113,21 @@ pub(super) struct ConnectionArgs {
         value_name = "N"
     )]
     connections: usize,
+
+    /// The same from one address, or one /64 of IPv6. By default half of --connections, and 16 at least. Behind a balancer
+    /// all clients have its address: give it what the balancer opens
+    #[arg(long, env = "CODE_EXPLAINER_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    connections_per_address: Option<usize>,
+
+    /// Connections for HTTP (/metrics and the probes) at once, half of them from one address, with one request each. The
+    /// oldest one is closed for a new one
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_HTTP_CONNECTIONS",
+        default_value_t = 64,
+        value_name = "N"
+    )]
+    http_connections: usize,
 
     /// Calls that a connection has open at once; a client keeps more waiting
     #[arg(
@@ -134,7 +152,7 @@ pub(super) struct ConnectionArgs {
     #[arg(long, env = "CODE_EXPLAINER_MESSAGE_BYTES", value_name = "N")]
     message_bytes: Option<usize>,
 
-    /// Longest time for a TLS handshake, and for the headers of an HTTP request
+    /// Longest time for a TLS handshake, then for a connection's first call, and for the headers of an HTTP request
     #[arg(
         long,
         env = "CODE_EXPLAINER_HANDSHAKE_TIMEOUT",
@@ -142,6 +160,16 @@ pub(super) struct ConnectionArgs {
         value_name = "TIME"
     )]
     handshake_timeout: humantime::Duration,
+
+    /// A connection whose client takes nothing of what is sent to it for so long is closed. A client that reads slowly, or
+    /// that gRPC's flow control holds up, is no matter of this
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_WRITE_TIMEOUT",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    write_timeout: humantime::Duration,
 
     /// A connection without a call is closed after this
     #[arg(
@@ -290,6 +318,13 @@ impl ConnectionArgs {
         for (flag, value, least, most) in [
             ("connections", self.connections, 1, 1 << 20),
             (
+                "connections-per-address",
+                self.connections_per_address.unwrap_or(1),
+                1,
+                1 << 20,
+            ),
+            ("http-connections", self.http_connections, 2, 1 << 16),
+            (
                 "connection-streams",
                 self.connection_streams as usize,
                 1,
@@ -304,6 +339,7 @@ impl ConnectionArgs {
         }
         for (flag, time) in [
             ("handshake-timeout", self.handshake_timeout),
+            ("write-timeout", self.write_timeout),
             ("connection-idle", self.connection_idle),
             ("keepalive", self.keepalive),
             ("keepalive-timeout", self.keepalive_timeout),
@@ -319,9 +355,12 @@ impl ConnectionArgs {
         }
         let limits = ConnectionLimits {
             connections: self.connections,
+            connections_per_address: self.connections_per_address,
+            http_connections: self.http_connections,
             streams: self.connection_streams,
             header_bytes: self.header_bytes,
             handshake: self.handshake_timeout.into(),
+            write: self.write_timeout.into(),
             idle: self.connection_idle.into(),
             max_age: self.connection_max_age.map(Into::into),
             max_age_grace: self.connection_grace.into(),

@@ -34,7 +34,8 @@ use crate::scheduler::{Drafting, EngineRules, SchedulerOptions};
     max_term_width = 100,
     after_help = "Exit codes: 0 after a clean stop, 64 for a bad setting, 66 for a model that cannot be loaded or \
                   another file that cannot be read, \
-                  69 for an address that cannot be bound, 1 for anything else."
+                  69 for an address that cannot be bound, 1 for anything else, such as a \
+                  drain that did not end in its time or a second signal."
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -340,6 +341,7 @@ impl ServeArgs {
                 },
                 supervisor: scheduling.supervisor()?,
             },
+            hang_timeout: scheduling.hang()?,
             shutdown_grace: scheduling.grace()?,
             stream_items: limits.stream_items,
             stream: streams.validate(limits.max_code_bytes)?,

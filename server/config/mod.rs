@@ -134,6 +134,8 @@ pub struct Config {
     pub replica: String,
     /// OTLP collector.
     pub otlp_endpoint: Option<String>,
+    /// Threads that have not moved for so long hang, and `/healthz` says so; `None`: it never does.
+    pub hang_timeout: Option<Duration>,
     /// Time after a signal in which items are still taken.
     pub shutdown_grace: Duration,
     /// Time for the running work after that.

@@ -45,6 +45,12 @@ pub(super) struct SchedulingArgs {
     #[arg(default_value_t = 3)]
     pub(super) engine_restarts: usize,
 
+    /// /healthz fails when the threads that serve calls have not moved for this long, so that whoever watches the process
+    /// starts it again. Longer than the machine may be suspended or overloaded. 0s: it never does
+    #[arg(long, env = "CODE_EXPLAINER_HANG_TIMEOUT", value_name = "TIME")]
+    #[arg(default_value = "30s")]
+    pub(super) hang_timeout: humantime::Duration,
+
     /// After SIGTERM, the time for which the server still takes items while it says that it is not ready: until every
     /// balancer has heard of it. Then it drains. 0s: no time
     #[arg(long, env = "CODE_EXPLAINER_SHUTDOWN_GRACE", value_name = "TIME")]
@@ -94,6 +100,17 @@ impl SchedulingArgs {
             }
         }
         Ok(options)
+    }
+
+    /// `None`: nobody asks.
+    pub(super) fn hang(&self) -> Result<Option<Duration>, String> {
+        let time = at_most_a_day("hang-timeout", self.hang_timeout)?;
+        if !time.is_zero() && time < Duration::from_millis(100) {
+            return Err(format!(
+                "--hang-timeout is {time:?}, expected 0s or at least 100ms"
+            ));
+        }
+        Ok((!time.is_zero()).then_some(time))
     }
 
     pub(super) fn grace(&self) -> Result<Duration, String> {

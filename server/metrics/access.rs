@@ -7,6 +7,9 @@ use super::register::{counter, gauge};
 
 const CONNECTIONS: &str = "code_explainer_connections_open";
 const CONNECTIONS_REFUSED: &str = "code_explainer_connections_refused_total";
+const CONNECTIONS_CLOSED: &str = "code_explainer_connections_closed_total";
+const OPEN_DESCRIPTORS: &str = "process_open_fds";
+const MOST_DESCRIPTORS: &str = "process_max_fds";
 const CALLS_REFUSED: &str = "code_explainer_calls_refused_total";
 const RATE_LIMITED: &str = "code_explainer_rate_limited_total";
 const RELOADS: &str = "code_explainer_file_reloads_total";
@@ -21,7 +24,9 @@ const PROTOCOLS: [&str; 2] = ["grpc", "http"];
 /// What is counted of connections and of who is let in.
 pub struct AccessMetrics {
     open: [Gauge; 2],
-    refused_connections: [[Counter; 2]; 2],
+    refused_connections: [[Counter; REFUSED.len()]; 2],
+    closed_connections: [[Counter; CLOSED.len()]; 2],
+    descriptors: [Gauge; 2],
     refused_calls: [Counter; 3],
     rate_limited: [Counter; 2],
     reloads: [[Counter; 2]; 3],
@@ -35,7 +40,8 @@ pub struct AccessMetrics {
 /// Counts a connection as open for as long as it lives.
 pub struct ConnectionGuard<'a>(&'a Gauge);
 
-const REFUSED: [&str; 2] = ["limit", "handshake"];
+const REFUSED: [&str; 3] = ["limit", "handshake", "address"];
+const CLOSED: [&str; 6] = ["silent", "displaced", "stalled", "idle", "age", "revoked"];
 const REASONS: [&str; 3] = ["unauthenticated", "permission_denied", "callers_unknown"];
 const LIMITED: [&str; 2] = ["items", "tokens"];
 const FILES: [&str; 3] = ["auth", "tls", "tls_client"];
@@ -56,6 +62,16 @@ impl AccessMetrics {
                     )
                 })
             }),
+            closed_connections: PROTOCOLS.map(|p| {
+                CLOSED.map(|reason| {
+                    counter(
+                        r,
+                        CONNECTIONS_CLOSED,
+                        &[("protocol", p), ("reason", reason)],
+                    )
+                })
+            }),
+            descriptors: [OPEN_DESCRIPTORS, MOST_DESCRIPTORS].map(|name| gauge(r, name, &[])),
             refused_calls: REASONS.map(|reason| counter(r, CALLS_REFUSED, &[("reason", reason)])),
             rate_limited: LIMITED.map(|what| counter(r, RATE_LIMITED, &[("what", what)])),
             reloads: FILES.map(|file| {
@@ -77,9 +93,21 @@ impl AccessMetrics {
         ConnectionGuard(gauge)
     }
 
-    /// A connection was closed before its first call: "limit" or "handshake".
+    /// A connection was closed before its first call: "limit", "address" or "handshake".
     pub fn connection_refused(&self, protocol: &str, reason: &str) {
         self.refused_connections[place(&PROTOCOLS, protocol)][place(&REFUSED, reason)].increment(1);
+    }
+
+    /// A connection was closed by the server: "silent", "displaced", "stalled", "idle" or "age".
+    pub fn connection_closed(&self, protocol: &str, reason: &str) {
+        self.closed_connections[place(&PROTOCOLS, protocol)][place(&CLOSED, reason)].increment(1);
+    }
+
+    /// File descriptors: how many are open, where that is known, and how many may be.
+    pub fn descriptors(&self, open: Option<u64>, most: u64) {
+        let [now, limit] = &self.descriptors;
+        now.set(open.unwrap_or_default() as f64);
+        limit.set(most as f64);
     }
 
     /// A call was turned away at the door, for the reason that labels its error.
@@ -131,8 +159,10 @@ impl Drop for ConnectionGuard<'_> {
 
 /// Labels come from the code, never from a client.
 fn place(labels: &[&str], label: &str) -> usize {
-    let place = labels.iter().position(|known| *known == label);
-    place.unwrap_or(labels.len() - 1)
+    labels
+        .iter()
+        .position(|known| *known == label)
+        .unwrap_or(labels.len() - 1)
 }
 
 fn describe(recorder: &PrometheusRecorder) {
@@ -158,6 +188,16 @@ fn describe(recorder: &PrometheusRecorder) {
             "connections that are open, by protocol",
         ),
         (
+            OPEN_DESCRIPTORS,
+            Unit::Count,
+            "file descriptors that are open; 0 where the system does not tell",
+        ),
+        (
+            MOST_DESCRIPTORS,
+            Unit::Count,
+            "file descriptors that may be open",
+        ),
+        (
             CERTIFICATE_END,
             Unit::Seconds,
             "when the TLS certificate in use ends, in seconds since 1970; 0 without TLS",
@@ -169,7 +209,13 @@ fn describe(recorder: &PrometheusRecorder) {
     let counters = [
         (
             CONNECTIONS_REFUSED,
-            "connections closed before their first call, by reason: limit (too many are open), handshake (of TLS)",
+            "connections closed before their first call, by reason: limit (too many are open and at work), address (of \
+             this address), handshake (of TLS)",
+        ),
+        (
+            CONNECTIONS_CLOSED,
+            "connections closed by the server, by reason: silent (no call after --handshake-timeout), displaced (idle, for \
+             a new one), stalled (its client does not read), idle, age",
         ),
         (
             CALLS_REFUSED,

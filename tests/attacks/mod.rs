@@ -3,12 +3,15 @@
 
 mod admin;
 mod bodies;
+mod connections;
 mod embed;
 mod forged_redis;
 mod full_disk;
+mod http_readers;
 mod identity_files;
 mod model_files;
 mod parsers;
+mod probes;
 mod rates;
 mod received;
 mod sessions;

@@ -19,6 +19,7 @@ pub(crate) mod redis_load;
 pub(crate) mod sequences;
 pub(crate) mod server;
 pub(crate) mod smollm;
+pub(crate) mod sockets;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod token_ids;

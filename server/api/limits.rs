@@ -1,0 +1,59 @@
+//! What connections may take.
+
+use std::time::Duration;
+
+/// A connection that has said nothing yet, or makes room for another one, has this long to hear that it is closed.
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
+/// An HTTP connection is as old as this at most: a scrape of the largest metrics takes a fraction of a second.
+const HTTP_AGE: Duration = Duration::from_secs(30);
+/// Connections that an address may have by default where all are few.
+const FEW: usize = 16;
+
+/// What connections may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Open at once for gRPC. Then the longest idle one is closed for a new one; where all are at work, the new one.
+    pub connections: usize,
+    /// The same of each address, or of each /64 of IPv6; `None`: half of all.
+    pub connections_per_address: Option<usize>,
+    /// Open at once for HTTP, half of them for each address; the oldest one is closed for a new one.
+    pub http_connections: usize,
+    /// Calls that a connection has open at once; more wait at their client.
+    pub streams: u32,
+    /// All headers of a call, in bytes.
+    pub header_bytes: u32,
+    /// From the connection to the end of its TLS handshake, and from there to its first call.
+    pub handshake: Duration,
+    /// A connection whose client takes nothing of what is sent to it for so long is closed.
+    pub write: Duration,
+    /// A connection without a call is closed after this.
+    pub idle: Duration,
+    /// A connection is asked to be made anew after this, give or take a tenth; `None`: never.
+    pub max_age: Option<Duration>,
+    /// After that, the time its calls have to end before they are cut off.
+    pub max_age_grace: Duration,
+    /// How often a client is asked whether it is still there.
+    pub keepalive: Duration,
+    /// How long its answer may take.
+    pub keepalive_timeout: Duration,
+}
+
+impl ConnectionLimits {
+    /// Connections of one address, for gRPC.
+    pub fn of_address(&self) -> usize {
+        // Half of a few would be one or none.
+        let half = (self.connections / 2).max(FEW);
+        (self.connections_per_address.unwrap_or(half)).min(self.connections)
+    }
+
+    /// What holds for HTTP: few connections, of one request each, that do not live long.
+    pub(super) fn of_http(&self) -> Self {
+        Self {
+            connections: self.http_connections,
+            connections_per_address: Some(self.http_connections.div_ceil(2)),
+            max_age: Some(HTTP_AGE),
+            max_age_grace: GOODBYE,
+            ..*self
+        }
+    }
+}
