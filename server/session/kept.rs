@@ -31,6 +31,9 @@ struct Ended {
 #[derive(Debug, Default)]
 pub(super) struct Forgotten(Vec<Arc<Record>>);
 
+/// An item that ended and is still wanted, by its id.
+pub(super) type Wanted = (Arc<str>, Arc<Record>);
+
 impl Kept {
     /// Keeps one of so many bytes, and of the others as many as there is room for beside it: the oldest go first.
     pub(super) fn keep(
@@ -81,7 +84,7 @@ impl Kept {
     pub(super) fn still_wanted(
         &mut self,
         mut has: impl FnMut(&str) -> Option<Has>,
-    ) -> (Vec<(Arc<str>, Arc<Record>)>, Forgotten) {
+    ) -> (Vec<Wanted>, Forgotten) {
         let (mut wanted, mut forgotten) = (Vec::new(), Forgotten::default());
         let ids: Vec<Arc<str>> = self.order.values().cloned().collect();
         for id in ids {
