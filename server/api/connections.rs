@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt};
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{ClientCertificate, Handshake};
 use crate::api::Connection;
 use crate::api::io::Watched;
-use crate::api::limits::{ConnectionLimits, GOODBYE};
+use crate::api::limits::{ConnectionLimits, GOODBYE, HASTY_GOODBYE};
 use crate::api::places::{Place, Places, Use};
 use crate::api::write_timeout::WriteTimeout;
 use crate::explain::Presence;
@@ -188,6 +188,10 @@ impl Connections {
                         continue;
                     }
                 };
+                if places.closing() {
+                    // Before more are displaced.
+                    yield_now().await;
+                }
                 let (this, tls, answer, stop) = (self.clone(), tls(), answer.clone(), stop.clone());
                 open.spawn(async move {
                     let _counted = (this.metrics.access).connection_opened(this.protocol.as_str());
@@ -293,7 +297,8 @@ impl Connections {
             Reason::Stop => ended(connection.await),
             // Nobody who is known waits for a goodbye, and another connection waits for the place.
             Reason::Displaced if !place.was_known() => {}
-            Reason::Silent | Reason::Displaced => self.within(GOODBYE, connection).await,
+            Reason::Displaced => self.within(HASTY_GOODBYE, connection).await,
+            Reason::Silent => self.within(GOODBYE, connection).await,
             // An answer to the goodbye is not waited for longer than to any other probe.
             Reason::Idle | Reason::Revoked => {
                 self.within(self.limits.keepalive_timeout, connection).await

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// A connection that has said nothing yet, or makes room for another one, has this long to hear that it is closed.
+/// A connection that has not called yet has this long to hear that it is closed.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
+/// One that makes room for another one, which has its place already.
+pub(super) const HASTY_GOODBYE: Duration = Duration::from_millis(100);
 /// An HTTP connection is as old as this at most: a scrape of the largest metrics takes a fraction of a second.
 const HTTP_AGE: Duration = Duration::from_secs(30);
 /// Connections that an address may have by default where all are few.

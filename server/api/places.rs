@@ -159,6 +159,11 @@ impl Places {
         state.displace(first).is_some()
     }
 
+    /// Whether connections that were displaced are not closed yet.
+    pub(super) fn closing(&self) -> bool {
+        self.lock().closing > 0
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

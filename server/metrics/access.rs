@@ -98,7 +98,8 @@ impl AccessMetrics {
         self.refused_connections[place(&PROTOCOLS, protocol)][place(&REFUSED, reason)].increment(1);
     }
 
-    /// A connection was closed by the server: "silent", "displaced", "stalled", "idle" or "age".
+    /// A connection was closed by the server: "silent", "displaced", "stalled", "idle", "age" or
+    /// "revoked".
     pub fn connection_closed(&self, protocol: &str, reason: &str) {
         self.closed_connections[place(&PROTOCOLS, protocol)][place(&CLOSED, reason)].increment(1);
     }
@@ -159,10 +160,8 @@ impl Drop for ConnectionGuard<'_> {
 
 /// Labels come from the code, never from a client.
 fn place(labels: &[&str], label: &str) -> usize {
-    labels
-        .iter()
-        .position(|known| *known == label)
-        .unwrap_or(labels.len() - 1)
+    let place = labels.iter().position(|known| *known == label);
+    place.unwrap_or(labels.len() - 1)
 }
 
 fn describe(recorder: &PrometheusRecorder) {
@@ -215,7 +214,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             CONNECTIONS_CLOSED,
             "connections closed by the server, by reason: silent (no call after --handshake-timeout), displaced (idle, for \
-             a new one), stalled (its client does not read), idle, age",
+             a new one), stalled (its client does not read), idle, age, revoked (its certificate)",
         ),
         (
             CALLS_REFUSED,

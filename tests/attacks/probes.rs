@@ -1,12 +1,16 @@
 //! Probes are answered whatever clients do, and whatever hangs: that is what they ask.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use code_explainer::config::Config;
 use tokio::io::AsyncWriteExt;
 
 use crate::common::server::{TestServer, http_get, metric};
 use crate::common::sockets::{connect_from, until_closed};
+
+/// From one question to the next.
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// Blocks every thread of a runtime that has so many. Dropped, it lets them go.
 struct Blocked {
@@ -44,7 +48,7 @@ fn they_are_answered_while_every_thread_that_serves_calls_is_blocked() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let start = async { TestServer::fake(&["--hang-timeout", "2s"]).await };
+    let start = async { TestServer::fake(&["--hang-timeout", "3s"]).await };
     let (server, _control) = serving.block_on(start);
     let healthz = || asking.block_on(http_get(server.http, "/healthz"));
     assert_eq!(healthz(), (200, "alive\n".into()));
@@ -57,16 +61,20 @@ fn they_are_answered_while_every_thread_that_serves_calls_is_blocked() {
             break (status, body);
         }
         assert_eq!(body, "alive\n");
+        // Each question is a connection, and takes a port for a while.
+        std::thread::sleep(BETWEEN);
     };
     assert_eq!(told.0, 503);
-    assert!(told.1.contains("have not moved for 2 s"), "{}", told.1);
+    assert!(told.1.contains("have not moved"), "{}", told.1);
     let ready = asking.block_on(http_get(server.http, "/readyz"));
     assert_eq!(ready.0, 503, "{}", ready.1);
     let open = "code_explainer_connections_open{protocol=\"http\"}";
     assert!(asking.block_on(metric(server.http, open)).is_some());
 
     drop(blocked);
-    while healthz().0 != 200 {}
+    while healthz().0 != 200 {
+        std::thread::sleep(BETWEEN);
+    }
     assert_eq!(asking.block_on(http_get(server.http, "/readyz")).0, 200);
 }
 
@@ -90,7 +98,10 @@ async fn silent_http_connections_make_room_for_them() {
     assert_eq!(until_closed(&mut held[0]).await, 0);
     let displaced =
         "code_explainer_connections_closed_total{protocol=\"http\",reason=\"displaced\"}";
-    assert!(server.metric(displaced).await >= Some(56.0));
+    // All but the last few.
+    while server.metric(displaced).await < Some(56.0) {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[test]
