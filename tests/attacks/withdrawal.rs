@@ -395,7 +395,7 @@ async fn a_server_without_a_descriptor_left_still_reads_who_was_taken_out() {
     let server = program(&[&["serve"][..], &addresses[..], &flags[..]].concat());
     // As many files as a careless service manager gives it.
     let mut limited = std::process::Command::new("sh");
-    limited.args(["-c", "ulimit -n 96 && exec \"$0\" \"$@\""]);
+    limited.args(["-c", "ulimit -n 320 && exec \"$0\" \"$@\""]);
     limited.arg(server.get_program()).args(server.get_args());
     for (name, value) in server.get_envs() {
         match value {
