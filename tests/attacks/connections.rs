@@ -100,7 +100,8 @@ async fn a_connection_without_a_call_is_closed_long_before_an_idle_one() {
     let mut mute = connect_from(1, server.grpc).await;
     let mut polite = connect_from(1, server.grpc).await;
     polite.write_all(PREFACE).await.expect("sent");
-    assert_eq!(until_closed(&mut mute).await, 0, "it has not spoken HTTP/2");
+    // It may hear the server's side of the preface, and a goodbye.
+    until_closed(&mut mute).await;
     assert!(until_closed(&mut polite).await > 0, "it hears a goodbye");
     server.until_metric(SILENT, 2.0).await;
     server.until_metric(OPEN, 0.0).await;

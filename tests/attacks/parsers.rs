@@ -133,7 +133,9 @@ async fn a_neighbours_new_snippet_waits_for_a_few_passes_of_hostile_code() {
         tokio::task::yield_now().await;
     }
     let before = server.metric(PASSES).await.unwrap_or_default();
-    let item = outlined("import os\n\n\ndef f(x):\n    \"\"\"Doc.\"\"\"\n    return [y for y in x if y is not None]\n");
+    let item = outlined(
+        "import os\n\n\ndef f(x):\n    \"\"\"Doc.\"\"\"\n    return [y for y in x if y is not None]\n",
+    );
     let done = finish(other.explain(item).await.expect("valid")).await;
     let between = server.metric(PASSES).await.unwrap_or_default() - before;
     assert!(done.receipt.notes.is_empty(), "{:?}", done.receipt.notes);
