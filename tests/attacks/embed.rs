@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Says what is in each batch before it waits to be let go on.
 struct Gated {
     info: EncoderInfo,
-    begun: mpsc::UnboundedSender<Vec<usize>>,
+    begun: mpsc::Sender<Vec<usize>>,
     go_on: Receiver<()>,
 }
 
@@ -45,13 +45,13 @@ impl Encoder for Gated {
 /// An embedder whose batches a test steps through.
 struct Stepped {
     embedder: Arc<Embedder>,
-    begun: mpsc::UnboundedReceiver<Vec<usize>>,
+    begun: mpsc::Receiver<Vec<usize>>,
     go_on: Sender<()>,
 }
 
 impl Stepped {
     fn new() -> Self {
-        let (tell, begun) = mpsc::unbounded_channel();
+        let (tell, begun) = mpsc::channel(4096);
         let (go_on, wait) = channel();
         let encoder = Mutex::new(Some((tell, wait)));
         let open = move || {

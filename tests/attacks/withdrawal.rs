@@ -102,14 +102,14 @@ impl Visitor {
     }
 
     /// Its call ends as that of one who is not known, and its connection in good order.
-    async fn is_sent_away(self) {
+    async fn until_sent_away(self) {
         assert_eq!(self.call.await.expect("read"), UNAUTHENTICATED);
         let closed = self.closed.await.expect("no panic");
         assert!(closed.is_ok(), "said goodbye: {closed:?}");
     }
 
     /// Nothing has happened to it.
-    async fn is_answered(self) {
+    async fn until_answered(self) {
         assert_eq!(self.call.await.expect("read"), OK);
         assert_eq!(self.connection.call(item("", "again")).await, OK);
         assert!(!self.closed.is_finished());
@@ -173,13 +173,13 @@ async fn an_authority_that_is_taken_out_of_the_file_ends_the_connections_that_it
     let stays = Visitor::come(server.grpc, &of_kept, "x = 2").await;
 
     write_all(&asking.files, &[&kept]);
-    leaves.is_sent_away().await;
+    leaves.until_sent_away().await;
     assert!(
         !is_let_in(&server, &of_gone).await,
         "nor by its old session"
     );
     control.release();
-    stays.is_answered().await;
+    stays.until_answered().await;
     assert!(is_let_in(&server, &of_kept).await);
 }
 
@@ -197,13 +197,13 @@ async fn a_certificate_that_reaches_its_end_ends_its_connection_and_so_does_one_
     let leaves = Visitor::come(server.grpc, &own, "x = 2").await;
     let leaves_too = Visitor::come(server.grpc, &below, "x = 3").await;
 
-    leaves.is_sent_away().await;
-    leaves_too.is_sent_away().await;
+    leaves.until_sent_away().await;
+    leaves_too.until_sent_away().await;
     for client in [own, below] {
         assert!(!is_let_in(&server, &client).await, "nor by its old session");
     }
     control.release();
-    stays.is_answered().await;
+    stays.until_answered().await;
 }
 
 #[tokio::test]
@@ -225,11 +225,11 @@ async fn a_revoked_certificate_is_not_let_in_and_its_open_connection_ends() {
     asking
         .files
         .write("crl.pem", &authority.revokes(&[&bad], LONG));
-    leaves.is_sent_away().await;
+    leaves.until_sent_away().await;
     server.until_metric(stale, 0.0).await;
     assert!(!is_let_in(&server, &client).await);
     control.release();
-    stays.is_answered().await;
+    stays.until_answered().await;
     assert!(is_let_in(&server, &good).await);
 
     // A list that is past its next update tells of nobody that they are good.
@@ -259,7 +259,7 @@ async fn a_certificate_that_gets_a_line_of_its_own_is_no_more_what_cert_star_mad
     let again = changed.connection.call(item("", "x = 3")).await;
     assert_eq!(again, PERMISSION_DENIED);
     control.release();
-    other.is_answered().await;
+    other.until_answered().await;
 }
 
 /// Makes a file unreadable, in ways that a test can, whoever runs it.
