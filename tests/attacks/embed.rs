@@ -36,7 +36,7 @@ impl Encoder for Gated {
     fn encode(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError> {
         let lengths = texts.iter().map(|tokens| tokens.len()).collect();
         // The test may be over.
-        let _ = self.begun.send(lengths);
+        let _ = self.begun.try_send(lengths);
         let _ = self.go_on.recv();
         Ok(vec![vec![1.0; self.info.dimensions]; texts.len()])
     }
