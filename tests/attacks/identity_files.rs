@@ -127,7 +127,7 @@ fn the_log_names_the_file_and_the_line_and_no_secret_that_is_in_it() {
     let mut process = ServerProcess::start(program(
         &[&["serve"][..], &addresses[..], &flags[..]].concat(),
     ));
-    process.wait_for("listening");
+    process.wait_for(" ready");
     // The token where its line should be: the likeliest of mistakes.
     files.write("book", &format!("{line}{token}\n"));
     // The file may be read while it is only half written, which is told as well.
