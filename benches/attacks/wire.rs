@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use code_explainer_client::{code_from_i32, code_name};
+use code_explainer_client::code_name;
 use h2::client::{ResponseFuture, SendRequest};
 use prost::Message;
 use prost::bytes::{BufMut, Bytes, BytesMut};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
+use tonic::Code;
 use tonic::codegen::http::Request;
 
 pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -120,7 +121,7 @@ async fn read(response: ResponseFuture) -> Result<String, h2::Error> {
     let told = trailers.unwrap_or(head.headers);
     let code = told.get("grpc-status").and_then(|code| code.to_str().ok());
     Ok(match code.and_then(|code| code.parse().ok()) {
-        Some(code) => code_name(code_from_i32(code)).to_owned(),
+        Some(code) => code_name(Code::from_i32(code)).to_owned(),
         None => format!("HTTP {}", head.status),
     })
 }
