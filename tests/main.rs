@@ -15,6 +15,7 @@ mod bad_model_files;
 mod bad_requests;
 mod batch_invariance;
 mod behind_envoy;
+mod budgets;
 mod cache_admin;
 mod cache_memory;
 mod cache_modes;

@@ -49,6 +49,9 @@ pub(super) enum CliCommand {
     /// Every option can be given as a flag, as the environment variable that is named beside it, or in a TOML file
     /// (`--config`) under the flag's name with underscores: `batch_size = 16`. A flag wins over a variable, a variable
     /// over the file.
+    ///
+    /// What clients can make the server hold has bounds, which come to 1.95 GiB with the defaults. The model, its KV cache, the
+    /// embedding model and the corpus come beside that. SECURITY.md has the table, and the option of each.
     Serve(Box<ServeArgs>),
 
     /// Quantize a model once and for all, into a directory that `serve --model` maps and starts with at once
