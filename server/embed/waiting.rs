@@ -10,7 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -20,6 +20,10 @@ use crate::scheduler::waiting::Tenant;
 
 /// Padded tokens that the model is run over at once, at most: its largest intermediate tensors then stay below 100 MB.
 const BATCH_TOKENS: usize = 4096;
+/// The same while several wait in turn, for whom the step that another one's texts make is a wait: one long text.
+const SHARED_BATCH_TOKENS: usize = 256;
+/// So long after the model has gone from one to another, others are expected back.
+const SHARED_FOR: Duration = Duration::from_secs(10);
 /// Look-ups of explanations that have room at once: one text of at most 4 KiB each.
 const QUERY_TEXTS: usize = 256;
 /// A lane that has texts waits for so many batches of the lanes above it, at most.
@@ -81,6 +85,10 @@ pub(super) struct Waiting {
     lanes: [LaneState; 3],
     requests: HashMap<u64, Request>,
     next: u64,
+    /// Whose text was taken last, from which lane.
+    last: Option<(Lane, Tenant)>,
+    /// When the model went from one to another.
+    shared: Option<Instant>,
 }
 
 /// A lane has no room, and nobody has more of it than who asks.
@@ -101,6 +109,8 @@ impl Waiting {
             lanes: [QUERY_TEXTS, limit, usize::MAX].map(lane),
             requests: HashMap::new(),
             next: 0,
+            last: None,
+            shared: None,
         }
     }
 
@@ -196,7 +206,32 @@ impl Waiting {
         }
         let lane = &mut self.lanes[chosen];
         lane.passed = 0;
-        lane.take(most_texts, &mut self.requests, now)
+        let shared = (self.shared).is_some_and(|at| now.saturating_duration_since(at) < SHARED_FOR);
+        let tokens = match shared {
+            true => SHARED_BATCH_TOKENS,
+            false => BATCH_TOKENS,
+        };
+        let batch = lane.take(most_texts, tokens, &mut self.requests, now);
+        for request in batch.iter().map(|piece| piece.request) {
+            self.note_taken(request, now);
+        }
+        batch
+    }
+
+    /// Notes whose text the model gets.
+    fn note_taken(&mut self, request: u64, now: Instant) {
+        let Some(request) = self.requests.get(&request) else {
+            return;
+        };
+        let same =
+            |(lane, tenant): &(Lane, Tenant)| *lane == request.lane && *tenant == request.tenant;
+        if self.last.as_ref().is_some_and(same) {
+            return;
+        }
+        if self.last.is_some() {
+            self.shared = Some(now);
+        }
+        self.last = Some((request.lane, request.tenant.clone()));
     }
 
     /// A text has its vector; with the last one its request is answered.
@@ -281,6 +316,7 @@ impl LaneState {
     fn take(
         &mut self,
         most_texts: usize,
+        most_tokens: usize,
         requests: &mut HashMap<u64, Request>,
         now: Instant,
     ) -> Vec<Piece> {
@@ -302,7 +338,7 @@ impl LaneState {
             };
             let length = request.pieces.last().map_or(0, |piece| piece.tokens.len());
             let padded = longest.max(length) * (batch.len() + 1);
-            if !batch.is_empty() && padded > BATCH_TOKENS {
+            if !batch.is_empty() && padded > most_tokens {
                 break;
             }
             longest = longest.max(length);

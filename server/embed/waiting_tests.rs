@@ -205,3 +205,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn batches_are_small_while_several_take_turns_and_large_for_one_alone() {
+    let mut room = Room::new(1000);
+    room.ask(Lane::Request, "large", &[256; 200]).expect("room");
+    assert_eq!(room.batch(32).len(), BATCH_TOKENS / 256);
+    room.ask(Lane::Request, "small", &[10]).expect("room");
+    assert!(
+        room.batch(32).contains(&10),
+        "the newcomer is in the next batch"
+    );
+    for _ in 0..3 {
+        // Whoever comes back waits for one long text, and is computed beside none.
+        assert_eq!(room.batch(32), [256]);
+        room.ask(Lane::Request, "small", &[10]).expect("room");
+        let next = [room.batch(32), room.batch(32)];
+        assert!(next.contains(&vec![10]), "{next:?}");
+    }
+    room.now += SHARED_FOR;
+    room.batch(32);
+    room.now += SHARED_FOR;
+    assert_eq!(room.batch(32).len(), BATCH_TOKENS / 256);
+}

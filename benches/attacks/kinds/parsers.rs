@@ -28,8 +28,9 @@ pub(crate) async fn resets(stage: Stage) -> Result<()> {
 }
 
 async fn attack(stage: Stage, deadlines: bool) -> Result<()> {
-    let connection = Connection::to(stage.grpc(), wire::ATTACKER, None).await?;
     stage.ready().await;
+    // Only now: a connection without a call is closed after a while.
+    let connection = Connection::to(stage.grpc(), wire::ATTACKER, None).await?;
     let number = Arc::new(AtomicUsize::new(0));
     let one_after_the_other = || async {
         loop {

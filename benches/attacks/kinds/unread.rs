@@ -21,8 +21,9 @@ pub(crate) async fn run(stage: Stage) -> Result<()> {
     while let Some(event) = answer.next().await {
         event.context("the answer to be cached")?;
     }
-    let connection = Connection::to(stage.grpc(), wire::ATTACKER, Some(0)).await?;
     stage.ready().await;
+    // Only now: a connection without a call is closed after a while.
+    let connection = Connection::to(stage.grpc(), wire::ATTACKER, Some(0)).await?;
     let (mut calls, mut held) = (JoinSet::new(), Vec::new());
     for _ in 0..STREAMS {
         let opened = connection.open(wire::STREAM, stage.token(ATTACKER)).await;
