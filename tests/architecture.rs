@@ -76,6 +76,7 @@ fn unsafe_code_stays_in_the_kernels_and_the_memory_map() {
         "server/engine/native",
         "server/engine/torch",
         "server/memory.rs",
+        "server/prompt/parse/memory.rs",
         "server/weights/file.rs",
     ];
     for (name, text) in sources(&root().join("server")) {

@@ -1,10 +1,11 @@
-//! A tenant that has nothing to do with the attack, and sends one small thing at a time.
+//! A tenant that has nothing to do with the attack, and now and then sends something small.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use code_explainer_client::{Client, Error, Event, ExplainOptions, Item};
 use futures::StreamExt;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::numbers::Times;
@@ -13,7 +14,7 @@ use crate::numbers::Times;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What is asked for before anything is measured: the engine learns what its steps cost, and keeps the beginning of prompts.
 const WARM_UP: usize = 12;
-/// Requests are due so many times their usual time apart, so that one which takes three times as long holds up no other.
+/// Requests are due so many times their usual time apart, so that on an idle server they hardly ever meet.
 const SPACING: u32 = 4;
 const SHORTEST: Duration = Duration::from_millis(100);
 
@@ -26,7 +27,8 @@ pub(crate) enum Asks {
     Embedding,
 }
 
-/// One request at a time, each at its own moment.
+/// Sends each request when it is due, whether or not those before it were answered: so do many clients that know nothing of
+/// one another.
 pub(crate) struct Neighbour {
     client: Client,
     asks: Asks,
@@ -67,55 +69,63 @@ impl Neighbour {
         Ok(())
     }
 
-    /// Asks for something new at every interval, one at a time. Each time counts from the moment when its request was due, so
-    /// that a stall counts for everything that it holds up, and not for one request alone.
+    /// Asks for something new at every interval. Each time counts from the moment when its request was due, so that a stall
+    /// counts for everything that it holds up, and not for one request alone.
     pub(crate) async fn during(&mut self, phase: Duration) -> Seen {
-        let mut seen = Seen::default();
+        let mut asked = JoinSet::new();
         let began = Instant::now();
         let end = began + phase;
         let patience = end + PATIENCE;
         let mut due = began;
         while due < end {
             sleep_until(due).await;
-            match timeout_at(patience, self.ask()).await {
-                Ok(Ok(())) => seen.times.answered(ms(due.elapsed())),
+            let ask = self.ask();
+            asked.spawn(async move { (due, timeout_at(patience, ask).await, due.elapsed()) });
+            due += self.interval;
+        }
+        let mut seen = Seen::default();
+        while let Some(ended) = asked.join_next().await {
+            match ended.expect("no panic") {
+                (_, Ok(Ok(())), after) => seen.times.answered(ms(after)),
                 // One that is refused has no answer, however long one waits.
-                Ok(Err(error)) => {
+                (due, Ok(Err(error)), _) => {
                     seen.times.unanswered(ms(patience - due));
                     seen.error = Some(error.to_string());
                 }
-                Err(_) => seen.times.unanswered(ms(patience - due)),
+                (due, Err(_), _) => seen.times.unanswered(ms(patience - due)),
             }
-            due += self.interval;
         }
         seen
     }
 
     /// Asks for something that nobody has asked for yet, and waits for the first of the answer.
-    async fn ask(&mut self) -> Result<(), Error> {
+    fn ask(&mut self) -> impl Future<Output = Result<(), Error>> + use<> {
         self.sent += 1;
-        let n = self.sent;
-        if self.asks == Asks::Embedding {
-            let text = format!("what is the number {n} good for");
-            return self.client.embed(vec![text]).await.map(drop);
-        }
-        let code = format!("def price_{n}(amount):\n    return amount * {n} + tax(amount)\n");
-        let options = ExplainOptions {
-            max_new_tokens: Some(1),
-            ignore_eos: true,
-            ..ExplainOptions::default()
-        };
-        let item = Item::new(&code).with_options(options);
-        let mut answer = self.client.explain(item).await?;
-        let mut first = None;
-        // To the end of the call: to leave before would be to cancel it.
-        while let Some(event) = answer.next().await {
-            if let Event::Delta(_) | Event::Done(_) = event? {
-                first = Some(());
-            }
-        }
-        first.ok_or(Error::Incomplete)
+        ask(self.client.clone(), self.asks, self.sent)
     }
+}
+
+async fn ask(client: Client, asks: Asks, n: u64) -> Result<(), Error> {
+    if asks == Asks::Embedding {
+        let text = format!("what is the number {n} good for");
+        return client.embed(vec![text]).await.map(drop);
+    }
+    let code = format!("def price_{n}(amount):\n    return amount * {n} + tax(amount)\n");
+    let options = ExplainOptions {
+        max_new_tokens: Some(1),
+        ignore_eos: true,
+        ..ExplainOptions::default()
+    };
+    let item = Item::new(&code).with_options(options);
+    let mut answer = client.explain(item).await?;
+    let mut first = None;
+    // To the end of the call: to leave before would be to cancel it.
+    while let Some(event) = answer.next().await {
+        if let Event::Delta(_) | Event::Done(_) = event? {
+            first = Some(());
+        }
+    }
+    first.ok_or(Error::Incomplete)
 }
 
 pub(crate) fn ms(time: Duration) -> f64 {

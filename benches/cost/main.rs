@@ -3,7 +3,8 @@
 //!
 //! `make fuzz-cost SECONDS=3600`. It prints for each pass the median over ordinary code and the worst that it found, as a
 //! text that is said in few words: what it begins with, and what is repeated after that. It fails if the worst is more than
-//! [`MOST`] times the median, measured again. `tests/attacks/costly.rs` keeps what was found.
+//! [`MOST`] times the median, measured again. `tests/attacks/parsers.rs` keeps what was found. What a text
+//! ends the process with is left in `target/fuzz-cost.txt`.
 //!
 //! - `passes`: what is measured. `ordinary`: code as people write it. `search`: texts that get worse by generation.
 

@@ -17,7 +17,7 @@ pub(crate) fn texts() -> Vec<(String, String)> {
         ("go", "tests/data/snippets/go"),
         ("java", "tests/data/snippets/java"),
         ("c", "tests/data/snippets/c"),
-        ("cpp", "tests/data/snippets/cpp"),
+        ("c++", "tests/data/snippets/cpp"),
         ("rust", "server/scheduler"),
         ("rust", "server/engine/native"),
         ("python", "benches/peers"),

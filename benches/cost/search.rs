@@ -13,6 +13,9 @@ const TRIED: usize = 8;
 /// The longest that is repeated, and that is before it, in bytes: what costs much can be said shortly.
 const FRAGMENT_BYTES: usize = 96;
 
+/// The text that is being tried, from where cargo runs benchmarks.
+pub(crate) const LAST: &str = "target/fuzz-cost.txt";
+
 /// What hostile texts are made of, in any language.
 const PARTS: &[&str] = &[
     "(",
@@ -260,6 +263,10 @@ impl Search {
 
     fn try_text(&mut self, said: Said) {
         let text = said.text(self.pass.bytes);
+        // Where a parser ends the process, this is what is left to look at.
+        if let Err(error) = std::fs::write(LAST, format!("{}\n{said}\n", self.pass.name)) {
+            eprintln!("warning: {LAST}: {error}");
+        }
         let mut found = cost(&self.pass, &text);
         if self
             .population
@@ -339,9 +346,14 @@ impl Search {
 
 /// What texts begin with and repeat where the search begins: what was found to cost much before.
 const SEEDS: &[(&str, &str)] = &[
+    ("impl ", "<ab  "),
     ("int main(){ let x; fn f() {} ", "*<<"),
     ("int main(){ let x; fn f() {} ", "yield10^;,"),
     ("int main(){ let x; fn f() {} ", "?::<"),
+    (
+        "int main(){ let x; fn f() {} ",
+        "t+![y 🚀throw yield10^`>imeld1S0^;,",
+    ),
     ("", "("),
     ("", "[{"),
     ("", "/*"),

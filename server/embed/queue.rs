@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use super::waiting::Lane;
-use super::waiting::{Piece, Waiting};
+use super::waiting::{BatchLimits, Piece, Waiting};
 use crate::error::Error;
 use crate::scheduler::waiting::Tenant;
 
@@ -133,13 +133,13 @@ impl Queue {
     }
 
     /// The next batch; waits for it. `None` when the queue is closed.
-    pub(super) fn next(&self, most_texts: usize) -> Option<Vec<Piece>> {
+    pub(super) fn next(&self, most: BatchLimits) -> Option<Vec<Piece>> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            let batch = state.waiting.take(most_texts, Instant::now());
+            let batch = state.waiting.take(most, Instant::now());
             if !batch.is_empty() {
                 return Some(batch);
             }
@@ -224,6 +224,11 @@ impl Drop for Room {
 mod tests {
     use super::*;
 
+    const MOST: BatchLimits = BatchLimits {
+        texts: 8,
+        tokens: 4096,
+    };
+
     fn text(tokens: usize) -> Vec<u32> {
         vec![1; tokens]
     }
@@ -253,7 +258,7 @@ mod tests {
         assert!(matches!(refused, Error::QueueFull { limit: 3, .. }));
         assert!(refused.retry_after() > Some(Duration::ZERO));
         let asked = ask!(first, vec![text(1); 2]);
-        let batch = queue.next(8).expect("a batch");
+        let batch = queue.next(MOST).expect("a batch");
         queue.done(&batch, vec![vec![1.0]; 2]);
         assert_eq!(asked.await, Ok(vec![vec![1.0]; 2]));
         assert_eq!(queue.texts(), 0);
@@ -269,7 +274,7 @@ mod tests {
         drop(goes);
         assert_eq!(queue.texts(), 1, "before the model's thread has looked");
         let _asked = ask!(stays, vec![text(2)]);
-        let batch = queue.next(8).expect("a batch");
+        let batch = queue.next(MOST).expect("a batch");
         assert_eq!((batch.len(), batch[0].tokens.len()), (1, 2));
     }
 
@@ -280,7 +285,7 @@ mod tests {
         let asked = ask!(waits, vec![text(1)]);
         queue.close();
         assert_eq!(asked.await, Err(Error::ShuttingDown));
-        assert!(queue.next(8).is_none());
+        assert!(queue.next(MOST).is_none());
         for lane in [Lane::Request, Lane::Background] {
             let refused = queue.enter(lane, &"a".into(), 1).await;
             assert_eq!(refused.err().expect("closed"), Error::ShuttingDown);
@@ -297,7 +302,7 @@ mod tests {
         let newcomer = room(&queue, "b", 1).await.expect("a makes room");
         assert!(matches!(displaced.await, Err(Error::QueueFull { .. })));
         assert!(second.check().is_err() && newcomer.check().is_ok());
-        let batch = queue.next(8).expect("a batch");
+        let batch = queue.next(MOST).expect("a batch");
         queue.done(&batch, vec![vec![1.0]; 2]);
         assert_eq!(computed.await, Ok(vec![vec![1.0]; 2]));
     }

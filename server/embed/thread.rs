@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::queue::{Failure, Queue};
-use super::waiting::Piece;
+use super::waiting::{BatchLimits, Piece};
 use crate::engine::{Encoder, EngineError};
 use crate::metrics::Metrics;
 
@@ -16,8 +16,9 @@ pub(super) fn start(
     batch_texts: usize,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
+    let limits = BatchLimits::new(batch_texts, &encoder.info().device);
     let work = move || {
-        while let Some(batch) = queue.next(batch_texts) {
+        while let Some(batch) = queue.next(limits) {
             let (texts, started) = (batch.len(), Instant::now());
             run(&queue, encoder.as_mut(), &batch);
             queue.measured(texts, started.elapsed());

@@ -10,7 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -20,10 +20,8 @@ use crate::scheduler::waiting::Tenant;
 
 /// Padded tokens that the model is run over at once, at most: its largest intermediate tensors then stay below 100 MB.
 const BATCH_TOKENS: usize = 4096;
-/// The same while several wait in turn, for whom the step that another one's texts make is a wait: one long text.
-const SHARED_BATCH_TOKENS: usize = 256;
-/// So long after the model has gone from one to another, others are expected back.
-const SHARED_FOR: Duration = Duration::from_secs(10);
+/// The same for each core of a CPU. More make it no faster, and whoever comes waits for the batch that is being computed.
+const CORE_TOKENS: usize = 256;
 /// Look-ups of explanations that have room at once: one text of at most 4 KiB each.
 const QUERY_TEXTS: usize = 256;
 /// A lane that has texts waits for so many batches of the lanes above it, at most.
@@ -38,6 +36,28 @@ pub enum Lane {
     Request,
     /// Documents and answers that are being stored; nobody waits.
     Background,
+}
+
+/// What the model is run over at once, at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchLimits {
+    pub(super) texts: usize,
+    /// Padded.
+    pub(super) tokens: usize,
+}
+
+impl BatchLimits {
+    /// Of a model on a device, as [`EncoderInfo::device`](crate::engine::EncoderInfo::device) names it.
+    pub(super) fn new(texts: usize, device: &str) -> Self {
+        let tokens = match device {
+            "cpu" => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                (CORE_TOKENS * cores).min(BATCH_TOKENS)
+            }
+            _ => BATCH_TOKENS,
+        };
+        Self { texts, tokens }
+    }
 }
 
 /// One text that is to be computed.
@@ -85,10 +105,6 @@ pub(super) struct Waiting {
     lanes: [LaneState; 3],
     requests: HashMap<u64, Request>,
     next: u64,
-    /// Whose text was taken last, from which lane.
-    last: Option<(Lane, Tenant)>,
-    /// When the model went from one to another.
-    shared: Option<Instant>,
 }
 
 /// A lane has no room, and nobody has more of it than who asks.
@@ -109,8 +125,6 @@ impl Waiting {
             lanes: [QUERY_TEXTS, limit, usize::MAX].map(lane),
             requests: HashMap::new(),
             next: 0,
-            last: None,
-            shared: None,
         }
     }
 
@@ -193,7 +207,7 @@ impl Waiting {
     }
 
     /// The next batch, of one lane; empty where nothing waits.
-    pub(super) fn take(&mut self, most_texts: usize, now: Instant) -> Vec<Piece> {
+    pub(super) fn take(&mut self, most: BatchLimits, now: Instant) -> Vec<Piece> {
         let ready: Vec<usize> = (0..self.lanes.len())
             .filter(|&lane| self.lanes[lane].is_ready())
             .collect();
@@ -206,32 +220,7 @@ impl Waiting {
         }
         let lane = &mut self.lanes[chosen];
         lane.passed = 0;
-        let shared = (self.shared).is_some_and(|at| now.saturating_duration_since(at) < SHARED_FOR);
-        let tokens = match shared {
-            true => SHARED_BATCH_TOKENS,
-            false => BATCH_TOKENS,
-        };
-        let batch = lane.take(most_texts, tokens, &mut self.requests, now);
-        for request in batch.iter().map(|piece| piece.request) {
-            self.note_taken(request, now);
-        }
-        batch
-    }
-
-    /// Notes whose text the model gets.
-    fn note_taken(&mut self, request: u64, now: Instant) {
-        let Some(request) = self.requests.get(&request) else {
-            return;
-        };
-        let same =
-            |(lane, tenant): &(Lane, Tenant)| *lane == request.lane && *tenant == request.tenant;
-        if self.last.as_ref().is_some_and(same) {
-            return;
-        }
-        if self.last.is_some() {
-            self.shared = Some(now);
-        }
-        self.last = Some((request.lane, request.tenant.clone()));
+        lane.take(most, &mut self.requests, now)
     }
 
     /// A text has its vector; with the last one its request is answered.
@@ -315,8 +304,7 @@ impl LaneState {
     /// Text by text from the tenant whose turn it is, as many as fit a batch when they are padded to the longest of them.
     fn take(
         &mut self,
-        most_texts: usize,
-        most_tokens: usize,
+        most: BatchLimits,
         requests: &mut HashMap<u64, Request>,
         now: Instant,
     ) -> Vec<Piece> {
@@ -328,7 +316,7 @@ impl LaneState {
             .filter_map(|(tenant, share)| Some(turn(&self.ledger, tenant, *share.ready.front()?)));
         let mut turns: BinaryHeap<_> = ready.collect();
         let (mut batch, mut longest): (Vec<Piece>, usize) = (Vec::new(), 0);
-        while batch.len() < most_texts
+        while batch.len() < most.texts
             && let Some(Reverse((_, first, tenant))) = turns.pop()
         {
             let request = requests.get_mut(&first);
@@ -338,7 +326,7 @@ impl LaneState {
             };
             let length = request.pieces.last().map_or(0, |piece| piece.tokens.len());
             let padded = longest.max(length) * (batch.len() + 1);
-            if !batch.is_empty() && padded > most_tokens {
+            if !batch.is_empty() && padded > most.tokens {
                 break;
             }
             longest = longest.max(length);

@@ -13,6 +13,13 @@ struct Room {
     told: HashMap<u64, oneshot::Receiver<Vectors>>,
 }
 
+fn limits(texts: usize) -> BatchLimits {
+    BatchLimits {
+        texts,
+        tokens: BATCH_TOKENS,
+    }
+}
+
 impl Room {
     fn new(limit: usize) -> Self {
         Self {
@@ -32,7 +39,7 @@ impl Room {
 
     /// The lengths of the next batch; it is computed.
     fn batch(&mut self, most: usize) -> Vec<usize> {
-        let batch = self.waiting.take(most, self.now);
+        let batch = self.waiting.take(limits(most), self.now);
         batch
             .iter()
             .for_each(|piece| self.waiting.done(piece, vec![1.0]));
@@ -194,7 +201,7 @@ proptest! {
         }
         let mut served: HashMap<Tenant, usize> = HashMap::new();
         for _ in 0..20 {
-            for piece in room.waiting.take(most, room.now) {
+            for piece in room.waiting.take(limits(most), room.now) {
                 let tenant = room.waiting.requests[&piece.request].tenant.clone();
                 *served.entry(tenant).or_default() += piece.tokens.len();
             }
@@ -207,24 +214,15 @@ proptest! {
 }
 
 #[test]
-fn batches_are_small_while_several_take_turns_and_large_for_one_alone() {
-    let mut room = Room::new(1000);
-    room.ask(Lane::Request, "large", &[256; 200]).expect("room");
-    assert_eq!(room.batch(32).len(), BATCH_TOKENS / 256);
-    room.ask(Lane::Request, "small", &[10]).expect("room");
-    assert!(
-        room.batch(32).contains(&10),
-        "the newcomer is in the next batch"
-    );
-    for _ in 0..3 {
-        // Whoever comes back waits for one long text, and is computed beside none.
-        assert_eq!(room.batch(32), [256]);
-        room.ask(Lane::Request, "small", &[10]).expect("room");
-        let next = [room.batch(32), room.batch(32)];
-        assert!(next.contains(&vec![10]), "{next:?}");
-    }
-    room.now += SHARED_FOR;
-    room.batch(32);
-    room.now += SHARED_FOR;
-    assert_eq!(room.batch(32).len(), BATCH_TOKENS / 256);
+fn on_a_cpu_a_batch_is_no_larger_than_its_cores_need() {
+    let cpu = BatchLimits::new(32, "cpu").tokens;
+    assert!((CORE_TOKENS..=BATCH_TOKENS).contains(&cpu), "{cpu}");
+    assert_eq!(BatchLimits::new(32, "cuda:0").tokens, BATCH_TOKENS);
+    let mut room = Room::new(100);
+    room.ask(Lane::Request, "a", &[256; 8]).expect("room");
+    let limits = BatchLimits {
+        texts: 32,
+        tokens: 512,
+    };
+    assert_eq!(room.waiting.take(limits, room.now).len(), 2);
 }

@@ -12,15 +12,17 @@ use crate::stage::Stage;
 const CALLS: usize = 6;
 /// Six of these fit into the queue of 1,024 texts.
 const TEXTS: usize = 170;
-/// Texts that the model is run over at once: what a newcomer waits for at least.
-const BATCH: usize = 32;
+/// Texts of this length that the model is run over at once, at most: what another one's text waits for. A CPU has one for
+/// each core.
+const MOST_TEXTS: usize = 16;
 
 pub(crate) async fn run(stage: Stage) -> Result<()> {
     let mut service = stage.service().await?;
     let mut batches = Vec::new();
+    let texts = std::thread::available_parallelism()?.get().min(MOST_TEXTS);
     for batch in 0..4 {
         let began = Instant::now();
-        let texts = long_texts(&format!("batch {batch}"), BATCH);
+        let texts = long_texts(&format!("batch {batch}"), texts);
         service.embed(stage.call(EmbedRequest { texts })?).await?;
         batches.push(ms(began.elapsed()));
     }
