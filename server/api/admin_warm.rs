@@ -108,7 +108,8 @@ async fn explain(
     let (explainer, request) = valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
     let kept = request.reproducible && shared.cache.enabled();
     let identity = caller.identity.clone();
-    let (out, mut events) = caller.outlet(EVENTS, shared.stream.slow_reader_timeout);
+    let (out, mut events) =
+        caller.outlet(&shared.events, EVENTS, shared.stream.slow_reader_timeout);
     // A task of its own, so that it ends and is counted where this call ends before it.
     shared.status.items.spawn(async move {
         let call = Call {

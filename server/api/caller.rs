@@ -7,7 +7,7 @@ use tonic::Request;
 use tonic::metadata::MetadataMap;
 
 use crate::error::Error;
-use crate::explain::{Client, EventReceiver, EventSender, Outlet, Presence, event_channel};
+use crate::explain::{Client, EventReceiver, EventSender, Outlet, Presence, WaitingEvents};
 use crate::identity::Identity;
 use crate::telemetry::TraceParent;
 
@@ -48,8 +48,13 @@ impl Caller {
     }
 
     /// The way to it for so many events at once, and its end of that. Whoever has no room for `patience` is shed.
-    pub(super) fn outlet(&self, events: usize, patience: Duration) -> (Outlet, EventReceiver) {
-        let (events, receiver) = event_channel(events);
+    pub(super) fn outlet(
+        &self,
+        waiting: &WaitingEvents,
+        events: usize,
+        patience: Duration,
+    ) -> (Outlet, EventReceiver) {
+        let (events, receiver) = waiting.channel(&self.identity.tenant, events);
         (Outlet::on(self.client(events), patience), receiver)
     }
 }

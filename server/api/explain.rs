@@ -11,7 +11,7 @@ use crate::api::caller::Caller;
 use crate::api::inbound::Inbound;
 use crate::api::stream::StreamCall;
 use crate::api::{Shared, convert, embed};
-use crate::explain::{Call, Cancel, Record, event_channel};
+use crate::explain::{Call, Cancel, EventKind, Record};
 use crate::metrics::Outcome;
 use crate::proto::explain_service_server::ExplainService;
 use crate::proto::{
@@ -49,11 +49,12 @@ impl ExplainService for ExplainApi {
         let shared = &self.shared;
         let explainer = shared.status.explainer().cloned();
         let valid = explainer
-            .and_then(|e| Ok((e, ValidRequest::new(request.into_inner(), &shared.request)?)));
-        let (explainer, request) =
+            .and_then(|e| Ok((e, ValidRequest::new(request.into_inner(), &shared.request)?)))
+            .and_then(|(e, valid)| Ok((e.admission.admit(&caller.identity.tenant)?, e, valid)));
+        let (admitted, explainer, request) =
             valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
         let patience = shared.stream.slow_reader_timeout;
-        let (out, events) = caller.outlet(OUTLET_EVENTS, patience);
+        let (out, events) = caller.outlet(&shared.events, OUTLET_EVENTS, patience);
         shared.status.items.spawn(async move {
             let call = Call {
                 out: &out,
@@ -66,7 +67,14 @@ impl ExplainService for ExplainApi {
             explainer.run(request, call, |_, _| true).await;
         });
         let shared = self.shared.clone();
-        let responses = events.map(move |e| convert::response(e, &shared));
+        // Until its last event is taken, or nobody will.
+        let mut in_flight = Some(admitted);
+        let responses = events.map(move |e| {
+            if matches!(e.kind, EventKind::Done(_) | EventKind::Failed(_)) {
+                in_flight = None;
+            }
+            convert::response(e, &shared)
+        });
         Ok(Response::new(Box::pin(responses)))
     }
 
@@ -83,11 +91,12 @@ impl ExplainService for ExplainApi {
         request: Request<Streaming<ExplainStreamRequest>>,
     ) -> Result<Response<Self::ExplainStreamStream>, Status> {
         let shared = self.shared.clone();
-        let (events, received) = event_channel(OUTLET_EVENTS);
+        let caller = Caller::of(&request)?;
+        let (events, received) = (shared.events).channel(&caller.identity.tenant, OUTLET_EVENTS);
         let (broke, broken) = oneshot::channel();
         let call = StreamCall {
             shared: shared.clone(),
-            caller: Caller::of(&request)?,
+            caller,
             events,
             broke,
             open: shared.metrics.streams.opened(),

@@ -74,6 +74,7 @@ use crate::access::Access;
 use crate::cache::Cache;
 use crate::config::{Config, StreamOptions};
 use crate::embed::Embedder;
+use crate::explain::WaitingEvents;
 use crate::heartbeat::Heartbeat;
 use crate::metrics::Metrics;
 use crate::proto;
@@ -126,6 +127,8 @@ pub struct Shared {
     pub embedder: Arc<Embedder>,
     /// What is known of code that is near.
     pub retrieval: Arc<Retrieval>,
+    /// Events that wait to be read.
+    pub events: WaitingEvents,
     /// Mixed into the embedding cache's keys.
     pub cache_secret: Arc<str>,
     /// Where to count.
@@ -158,6 +161,7 @@ impl Shared {
             cache: Arc::new(Cache::new(config.cache.clone()).context("the cache")?),
             embedder,
             retrieval: Arc::new(retrieval),
+            events: WaitingEvents::default(),
             cache_secret: config.cache_secret.0.as_str().into(),
             metrics,
             heartbeat: Arc::new(Heartbeat::new(config.hang_timeout)),

@@ -50,7 +50,7 @@ pub(super) enum CliCommand {
     /// (`--config`) under the flag's name with underscores: `batch_size = 16`. A flag wins over a variable, a variable
     /// over the file.
     ///
-    /// What clients can make the server hold has bounds, which come to 1.95 GiB with the defaults. The model, its KV cache, the
+    /// What clients can make the server hold has bounds, which come to 2.01 GiB with the defaults. The model, its KV cache, the
     /// embedding model and the corpus come beside that. SECURITY.md has the table, and the option of each.
     Serve(Box<ServeArgs>),
 

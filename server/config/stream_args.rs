@@ -89,7 +89,7 @@ pub(super) struct StreamArgs {
     #[arg(default_value_t = 1 << 20)]
     resume_bytes: usize,
 
-    /// Items in flight on all streams together at most: those that are worked on, and those whose answers wait to be read,
+    /// Items in flight at most, on all streams and as calls of their own: those that are worked on, and those whose answers wait to be read,
     /// which take about 4 KB each. More are refused with RESOURCE_EXHAUSTED. A tenant may have as many as are left free, so
     /// that there is always room for another
     #[arg(long, env = "CODE_EXPLAINER_IN_FLIGHT_ITEMS", value_name = "N")]

@@ -1,4 +1,4 @@
-//! How many items all streams together may have in flight: those that are worked on, and those whose answers wait until
+//! How many items may be in flight, on all streams and as calls of their own: those that are worked on, and those whose answers wait until
 //! their clients read them, which no queue counts.
 
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ impl Admission {
         if own >= self.limit - counts.all {
             return Err(Error::QueueFull {
                 limit: self.limit,
-                unit: "items in flight on all streams",
+                unit: "items in flight",
                 retry: RETRY,
             });
         }

@@ -1,8 +1,11 @@
 //! The channel from a stream's items to whoever reads their events. It is bounded by how many wait there, and by their
-//! bytes: an event can have a whole prompt or answer in it.
+//! bytes: an event can have a whole prompt or answer in it. All channels together have a bound of bytes as well, of which no
+//! tenant can have all; where that is reached, a channel still has one event at a time.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -14,11 +17,66 @@ use crate::explain::{EventKind, ItemEvent};
 /// more than this by one event at most for each thread that makes events.
 pub const WAITING_BYTES: usize = 128 << 10;
 
-/// A channel for so many events at once, and [`WAITING_BYTES`].
-pub fn event_channel(events: usize) -> (EventSender, EventReceiver) {
-    let (queue, receiver) = mpsc::channel(events);
-    let bytes = Arc::new(Semaphore::new(WAITING_BYTES));
-    (EventSender { queue, bytes }, EventReceiver(receiver))
+/// Bytes of the events that wait in all channels, beside one for each.
+const ALL_WAITING_BYTES: usize = 64 << 20;
+
+/// What waits in all channels, by tenant. A tenant's may take more as long as more is free than they have, as items may
+/// ([`Admission`](super::Admission)); then each of its channels has one event at a time.
+#[derive(Debug, Default)]
+pub struct WaitingEvents {
+    all: Arc<AtomicUsize>,
+    /// Those that have channels, and some that had.
+    tenants: Mutex<HashMap<Arc<str>, Weak<AtomicUsize>>>,
+}
+
+/// A tenant's part of that.
+#[derive(Debug, Clone)]
+struct Part {
+    all: Arc<AtomicUsize>,
+    own: Arc<AtomicUsize>,
+}
+
+impl WaitingEvents {
+    /// A channel of this tenant's, for so many events at once and [`WAITING_BYTES`].
+    pub fn channel(&self, tenant: &Arc<str>, events: usize) -> (EventSender, EventReceiver) {
+        let (queue, receiver) = mpsc::channel(events);
+        let bytes = Arc::new(Semaphore::new(WAITING_BYTES));
+        let part = self.part(tenant);
+        (EventSender { queue, bytes, part }, EventReceiver(receiver))
+    }
+
+    fn part(&self, tenant: &Arc<str>) -> Part {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = tenants.get(tenant).and_then(Weak::upgrade);
+        let own = own.unwrap_or_else(|| {
+            // As many are looked at as are kept, and after that at most twice as many are there.
+            if tenants.len() == tenants.capacity() {
+                tenants.retain(|_, own| own.strong_count() > 0);
+            }
+            let own = Arc::default();
+            tenants.insert(tenant.clone(), Arc::downgrade(&own));
+            own
+        });
+        let all = self.all.clone();
+        Part { all, own }
+    }
+}
+
+impl Part {
+    fn has_room(&self) -> bool {
+        let all = self.all.load(Ordering::Relaxed);
+        self.own.load(Ordering::Relaxed) < ALL_WAITING_BYTES.saturating_sub(all)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+        self.own.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+        self.own.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// The end that items have. Clones are of the same channel.
@@ -27,6 +85,7 @@ pub struct EventSender {
     queue: mpsc::Sender<Waiting>,
     /// Those that are free.
     bytes: Arc<Semaphore>,
+    part: Part,
 }
 
 /// The end of who reads.
@@ -39,6 +98,7 @@ pub(super) struct Place {
     queue: mpsc::OwnedPermit<Waiting>,
     /// The first byte of it.
     byte: OwnedSemaphorePermit,
+    part: Part,
 }
 
 #[derive(Debug)]
@@ -52,25 +112,48 @@ struct Waiting {
 struct Held {
     bytes: Arc<Semaphore>,
     count: usize,
+    part: Part,
+    size: usize,
 }
 
 impl EventSender {
     /// Room for an event, if there is some now.
     pub(super) fn try_reserve(&self) -> Option<Place> {
-        let byte = self.bytes.clone().try_acquire_owned().ok()?;
+        let bytes = self
+            .bytes
+            .clone()
+            .try_acquire_many_owned(self.needed())
+            .ok()?;
         let queue = self.queue.clone().try_reserve_owned().ok()?;
-        Some(Place { queue, byte })
+        Some(self.place(queue, bytes))
     }
 
     /// Waits for room; `None`: nobody reads any more. Safe to drop.
     pub(super) async fn reserve(&self) -> Option<Place> {
         let queue = self.queue.clone().reserve_owned().await.ok()?;
-        let byte = tokio::select! {
+        let bytes = tokio::select! {
             biased;
             () = self.queue.closed() => return None,
-            byte = self.bytes.clone().acquire_owned() => byte.ok()?,
+            bytes = self.bytes.clone().acquire_many_owned(self.needed()) => bytes.ok()?,
         };
-        Some(Place { queue, byte })
+        Some(self.place(queue, bytes))
+    }
+
+    /// Bytes that have to be free here: all of them where the tenant has its part of what waits everywhere, so that nothing
+    /// else waits in this channel.
+    fn needed(&self) -> u32 {
+        if self.part.has_room() {
+            1
+        } else {
+            WAITING_BYTES as u32
+        }
+    }
+
+    fn place(&self, queue: mpsc::OwnedPermit<Waiting>, mut bytes: OwnedSemaphorePermit) -> Place {
+        // The others are free again.
+        let byte = bytes.split(1).unwrap_or(bytes);
+        let part = self.part.clone();
+        Place { queue, byte, part }
     }
 
     /// Waits until nobody reads any more.
@@ -87,14 +170,18 @@ impl EventSender {
 impl Place {
     /// Puts the event there.
     pub(super) fn send(self, event: ItemEvent) {
-        let Self { queue, byte } = self;
+        let Self { queue, byte, part } = self;
+        let size = size(&event);
+        part.add(size);
         let bytes = byte.semaphore().clone();
         // One that is larger than what is free takes all of that.
-        let more = bytes.forget_permits(size(&event).saturating_sub(1));
+        let more = bytes.forget_permits(size.saturating_sub(1));
         byte.forget();
         let held = Held {
             bytes,
             count: 1 + more,
+            part,
+            size,
         };
         // What it gives back is the sender, which nobody needs.
         let _ = queue.send(Waiting { event, _held: held });
@@ -104,6 +191,7 @@ impl Place {
 impl Drop for Held {
     fn drop(&mut self) {
         self.bytes.add_permits(self.count);
+        self.part.sub(self.size);
     }
 }
 
@@ -164,7 +252,8 @@ mod tests {
 
     #[tokio::test]
     async fn large_events_fill_it_as_many_small_ones_do() {
-        let (sender, mut receiver) = event_channel(64);
+        let all = WaitingEvents::default();
+        let (sender, mut receiver) = all.channel(&"a".into(), 64);
         let mut waiting = 0;
         while let Some(place) = sender.try_reserve() {
             place.send(delta(50_000));
@@ -193,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_larger_than_all_may_come_alone() {
-        let (sender, mut receiver) = event_channel(4);
+        let (sender, mut receiver) = WaitingEvents::default().channel(&"a".into(), 4);
         sender
             .try_reserve()
             .expect("room")
@@ -203,5 +292,44 @@ mod tests {
         let place = sender.try_reserve().expect("room");
         drop(place);
         assert_eq!(sender.bytes.available_permits(), WAITING_BYTES);
+    }
+
+    #[tokio::test]
+    async fn who_has_much_waiting_has_one_event_a_channel_and_others_have_room() {
+        let all = WaitingEvents::default();
+        let fill = |tenant: &str| {
+            let mut channels = Vec::new();
+            loop {
+                let (sender, receiver) = all.channel(&tenant.into(), 4);
+                let mut waiting = 0;
+                while let Some(place) = sender.try_reserve() {
+                    place.send(delta(WAITING_BYTES / 2));
+                    waiting += 1;
+                }
+                channels.push((sender, receiver));
+                if waiting == 1 {
+                    return channels;
+                }
+            }
+        };
+        let mut greedy = fill("greedy");
+        let waits = all.all.load(Ordering::Relaxed);
+        assert!(
+            (ALL_WAITING_BYTES / 2..ALL_WAITING_BYTES / 2 + 4 * WAITING_BYTES).contains(&waits)
+        );
+        assert!(
+            fill("other").len() > greedy.len() / 3,
+            "a quarter of it is for the next"
+        );
+        let (sender, mut receiver) = greedy.pop().expect("the last");
+        let mut more = Box::pin(sender.reserve());
+        assert!(futures::poll!(&mut more).is_pending());
+        receiver.recv().await.expect("its one event");
+        assert!(more.await.is_some(), "who reads goes on");
+        drop(greedy);
+        let (sender, _receiver) = all.channel(&"greedy".into(), 4);
+        for _ in 0..2 {
+            sender.try_reserve().expect("room again").send(delta(1));
+        }
     }
 }

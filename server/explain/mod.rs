@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 pub use admission::Admission;
 pub use cancel::{Cancel, CancelReason};
-pub use channel::{EventReceiver, EventSender, WAITING_BYTES, event_channel};
+pub use channel::{EventReceiver, EventSender, WAITING_BYTES, WaitingEvents};
 pub use events::{
     Accepted, Credit, Done, Ending, EventKind, GoAway, GoAwayReason, ItemEvent, Opened, Progress,
     Source,
@@ -114,7 +114,7 @@ pub struct Explainer {
     pub metrics: Arc<Metrics>,
     /// Where to trace.
     pub traces: Arc<Traces>,
-    /// How many items all streams may have in flight.
+    /// How many items all clients may have in flight.
     pub admission: Admission,
     /// Items and flights that the server waits for when it drains.
     pub tasks: TaskTracker,

@@ -208,6 +208,32 @@ async fn who_has_half_of_all_items_in_flight_leaves_room_for_others() {
 }
 
 #[tokio::test]
+async fn calls_of_their_own_are_items_in_flight_until_their_answers_are_read() {
+    let (server, _control) = TestServer::fake(&["--in-flight-items", "16"]).await;
+    let mut client = server.client().await;
+    let mut unread = Vec::new();
+    for n in 0..8 {
+        let answer = client.explain(item("", &format!("x = {n}"))).await;
+        let mut answer = answer.expect("there is room").into_inner();
+        answer.message().await.expect("an event");
+        unread.push(answer);
+    }
+    let refused = client.explain(item("", "y = 1")).await;
+    let status = refused.expect_err("half of them are in flight");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("16"), "{status}");
+    let mut read = unread.pop().expect("eight");
+    while read.message().await.expect("an event").is_some() {}
+    drop(read);
+    let mut again = client
+        .explain(item("", "y = 1"))
+        .await
+        .expect("room again")
+        .into_inner();
+    assert!(again.message().await.expect("an event").is_some());
+}
+
+#[tokio::test]
 async fn a_receipt_tells_of_others_load_where_that_is_wanted() {
     for (flags, told) in [
         (&[][..], false),

@@ -132,13 +132,16 @@ impl GrpcInferenceService for InferenceApi {
         let wanted = Wanted::new(request.into_inner());
         let started = wanted.and_then(|wanted| {
             let explainer = shared.status.explainer()?.clone();
-            Ok((explainer, ValidRequest::new(wanted.item, &shared.request)?))
+            let request = ValidRequest::new(wanted.item, &shared.request)?;
+            let admitted = explainer.admission.admit(&caller.identity.tenant)?;
+            Ok((admitted, explainer, request))
         });
-        let (explainer, request) =
+        // It is in flight for as long as this future is.
+        let (_admitted, explainer, request) =
             started.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
         let id = request.id.clone();
         let patience = shared.stream.slow_reader_timeout;
-        let (out, mut events) = caller.outlet(CALL_EVENTS, patience);
+        let (out, mut events) = caller.outlet(&shared.events, CALL_EVENTS, patience);
         shared.status.items.spawn(async move {
             let call = Call {
                 out: &out,

@@ -13,7 +13,7 @@ use crate::api::Shared;
 use crate::api::caller::Caller;
 use crate::api::inbound::Inbound;
 use crate::error::Error;
-use crate::explain::{EventSender, Outlet, event_channel};
+use crate::explain::{EventSender, Outlet};
 use crate::metrics::{Counted, Outcome};
 use crate::proto::inference::{ModelInferRequest, ModelStreamInferResponse};
 use crate::request::ValidRequest;
@@ -30,7 +30,7 @@ pub(super) fn serve(
     caller: Caller,
     inbound: Inbound<ModelInferRequest>,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send + use<> {
-    let (events, received) = event_channel(WAITING_EVENTS);
+    let (events, received) = (shared.events).channel(&caller.identity.tenant, WAITING_EVENTS);
     let (broke, broken) = oneshot::channel();
     let names = Arc::new(Names::default());
     let served = Served {
