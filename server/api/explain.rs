@@ -71,7 +71,7 @@ impl ExplainService for ExplainApi {
         let mut in_flight = Some(admitted);
         let responses = events.map(move |e| {
             if matches!(e.kind, EventKind::Done(_) | EventKind::Failed(_)) {
-                in_flight = None;
+                drop(in_flight.take());
             }
             convert::response(e, &shared)
         });
