@@ -85,9 +85,17 @@ async fn one_engine_goes_on_while_the_other_is_started_again() {
     stream.explain(item("b", "x = 2")).await;
     stream.explain(item("c", "x = 3")).await;
     let outcomes = stream.collect(3).await;
-    let done = |id: &str| outcomes[id].done.is_some();
-    let ends_of = ["a", "b", "c"].map(done);
-    assert_eq!(ends_of, [false, false, true], "{outcomes:?}");
+    // Which two the engines had begun is nobody's to say: their prompts are made side by side.
+    let done = outcomes.values().filter(|outcome| outcome.done.is_some());
+    assert_eq!(done.count(), 1, "{outcomes:?}");
+    let failed = outcomes
+        .values()
+        .filter_map(|outcome| outcome.error.as_ref());
+    assert_eq!(
+        failed.filter(|error| error.retryable).count(),
+        2,
+        "{outcomes:?}"
+    );
     drop(ends);
 }
 

@@ -209,8 +209,9 @@ async fn who_has_half_of_all_items_in_flight_leaves_room_for_others() {
 
 #[tokio::test]
 async fn calls_of_their_own_are_items_in_flight_until_their_answers_are_read() {
-    let (server, _control) = TestServer::fake(&["--in-flight-items", "16"]).await;
+    let (server, control) = TestServer::fake(&["--in-flight-items", "16"]).await;
     let mut client = server.client().await;
+    control.hold();
     let mut unread = Vec::new();
     for n in 0..8 {
         let answer = client.explain(item("", &format!("x = {n}"))).await;
@@ -222,9 +223,9 @@ async fn calls_of_their_own_are_items_in_flight_until_their_answers_are_read() {
     let status = refused.expect_err("half of them are in flight");
     assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("16"), "{status}");
+    control.release();
     let mut read = unread.pop().expect("eight");
     while read.message().await.expect("an event").is_some() {}
-    drop(read);
     let mut again = client
         .explain(item("", "y = 1"))
         .await
