@@ -50,7 +50,13 @@ impl ExplainService for ExplainApi {
         let explainer = shared.status.explainer().cloned();
         let valid = explainer
             .and_then(|e| Ok((e, ValidRequest::new(request.into_inner(), &shared.request)?)))
-            .and_then(|(e, valid)| Ok((e.admission.admit(&caller.identity.tenant)?, e, valid)));
+            .and_then(|(e, valid)| {
+                Ok((
+                    e.admission.admit(&caller.identity.tenant, &valid)?,
+                    e,
+                    valid,
+                ))
+            });
         let (admitted, explainer, request) =
             valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
         let patience = shared.stream.slow_reader_timeout;

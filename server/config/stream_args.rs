@@ -90,7 +90,7 @@ pub(super) struct StreamArgs {
     resume_bytes: usize,
 
     /// Items in flight at most, on all streams and as calls of their own: those that are worked on, and those whose answers wait to be read,
-    /// which take about 4 KB each. More are refused with RESOURCE_EXHAUSTED. A tenant may have as many as are left free, so
+    /// which take about 4 KB each; one that is told its prompt counts once more for each 4 KB of its code. More are refused with RESOURCE_EXHAUSTED. A tenant may have as many as are left free, so
     /// that there is always room for another
     #[arg(long, env = "CODE_EXPLAINER_IN_FLIGHT_ITEMS", value_name = "N")]
     #[arg(default_value_t = 65536)]

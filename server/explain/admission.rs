@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::request::ValidRequest;
 
+/// What a place is for: what an item keeps until its answer is read.
+const PLACE_BYTES: usize = 4 << 10;
 /// When to try again: answers are read all the time.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -26,11 +29,12 @@ struct Counts {
     tenants: HashMap<Arc<str>, usize>,
 }
 
-/// The place of an item; given back when it is dropped.
+/// The places of an item; given back when it is dropped.
 #[derive(Debug)]
 pub struct Admitted {
     counts: Arc<Mutex<Counts>>,
     tenant: Arc<str>,
+    places: usize,
 }
 
 impl Admission {
@@ -42,25 +46,36 @@ impl Admission {
         }
     }
 
-    /// A place for an item of the tenant.
+    /// A place for an item of the tenant, and as many more as the prompt takes that it wants to be told.
     ///
     /// # Errors
     /// [`Error::QueueFull`]: the tenant has as many as are free.
-    pub fn admit(&self, tenant: &Arc<str>) -> Result<Admitted, Error> {
+    pub fn admit(&self, tenant: &Arc<str>, request: &ValidRequest) -> Result<Admitted, Error> {
+        let prompt = if request.include_prompt {
+            request.code.len()
+        } else {
+            0
+        };
+        self.take(tenant, 1 + prompt.div_ceil(PLACE_BYTES))
+    }
+
+    fn take(&self, tenant: &Arc<str>, places: usize) -> Result<Admitted, Error> {
         let mut counts = lock(&self.counts);
         let own = counts.tenants.get(tenant).copied().unwrap_or(0);
-        if own >= self.limit - counts.all {
+        if own >= self.limit.saturating_sub(counts.all) {
             return Err(Error::QueueFull {
                 limit: self.limit,
                 unit: "items in flight",
                 retry: RETRY,
             });
         }
-        counts.all += 1;
-        counts.tenants.insert(tenant.clone(), own + 1);
+        // A large one may go over the limit by what it has more than one place.
+        counts.all += places;
+        counts.tenants.insert(tenant.clone(), own + places);
         Ok(Admitted {
             counts: self.counts.clone(),
             tenant: tenant.clone(),
+            places,
         })
     }
 }
@@ -68,9 +83,9 @@ impl Admission {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
-        counts.all -= 1;
+        counts.all -= self.places;
         if let Some(own) = counts.tenants.get_mut(&self.tenant) {
-            *own -= 1;
+            *own -= self.places;
             if *own == 0 {
                 counts.tenants.remove(&self.tenant);
             }
@@ -89,7 +104,7 @@ mod tests {
 
     fn as_many_as_may(admission: &Admission, tenant: &str) -> Vec<Admitted> {
         let tenant: Arc<str> = tenant.into();
-        std::iter::from_fn(|| admission.admit(&tenant).ok()).collect()
+        std::iter::from_fn(|| admission.take(&tenant, 1).ok()).collect()
     }
 
     #[test]
@@ -106,6 +121,11 @@ mod tests {
         held.remove(0);
         assert_eq!(as_many_as_may(&admission, "a").len(), 27);
         held.clear();
+        let large = admission
+            .take(&"a".into(), 17)
+            .expect("nobody else is there");
+        assert_eq!(as_many_as_may(&admission, "b").len(), 42);
+        drop(large);
         let counts = lock(&admission.counts);
         assert_eq!((counts.all, counts.tenants.len()), (0, 0));
     }

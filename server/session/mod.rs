@@ -205,7 +205,7 @@ impl Session {
         check_length("replaces", replaces)?;
         let code_bytes = request.code.len();
         let resumable = self.is_resumable();
-        let admitted = explainer.admission.admit(&self.identity.tenant)?;
+        let admitted = explainer.admission.admit(&self.identity.tenant, &request)?;
         let entry = self.lock().add(&id, code_bytes, replaces, resumable)?;
         let (session, explainer, out) = (self.clone(), explainer.clone(), self.out.lane());
         let work = async move {

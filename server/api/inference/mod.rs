@@ -133,7 +133,9 @@ impl GrpcInferenceService for InferenceApi {
         let started = wanted.and_then(|wanted| {
             let explainer = shared.status.explainer()?.clone();
             let request = ValidRequest::new(wanted.item, &shared.request)?;
-            let admitted = explainer.admission.admit(&caller.identity.tenant)?;
+            let admitted = explainer
+                .admission
+                .admit(&caller.identity.tenant, &request)?;
             Ok((admitted, explainer, request))
         });
         // It is in flight for as long as this future is.
