@@ -92,6 +92,16 @@ pub(crate) fn all() -> Vec<Pass> {
                 black_box(detected(text, budget));
             }),
         ),
+        any(
+            "passages of text",
+            LONG,
+            boxed(|text, _| drop(black_box(passages("a.txt", "a", text)))),
+        ),
+        any(
+            "passages of Markdown",
+            LONG,
+            boxed(|text, _| drop(black_box(passages("a.md", "a", text)))),
+        ),
     ];
     for language in Language::ALL {
         let name = language.as_str();
@@ -120,8 +130,7 @@ pub(crate) fn all() -> Vec<Pass> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let minilm = std::fs::read(models.join("all-MiniLM-L6-v2/tokenizer.json"));
     if let Ok(tokenizer) = minilm.map(|bytes| TextTokenizer::from_bytes(&bytes, 256)) {
-        let tokenizer = tokenizer.expect("a tokenizer");
-        let tokenizer = Arc::new(tokenizer);
+        let tokenizer = Arc::new(tokenizer.expect("a tokenizer"));
         let encode = tokenizer.clone();
         let encode = move |text: &str, _: &Budget| drop(black_box(encode.encode(text)));
         all.push(any("tokens to embed", LONG, boxed(encode)));

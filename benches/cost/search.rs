@@ -14,7 +14,7 @@ const TRIED: usize = 8;
 const FRAGMENT_BYTES: usize = 96;
 
 /// The text that is being tried, from where cargo runs benchmarks.
-pub(crate) const LAST: &str = "target/fuzz-cost.txt";
+const LAST: &str = "target/fuzz-cost.txt";
 
 /// What hostile texts are made of, in any language.
 const PARTS: &[&str] = &[

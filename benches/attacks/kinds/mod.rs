@@ -22,8 +22,6 @@ use crate::subject::{Door, Setup};
 const MIB: u64 = 1 << 20;
 /// What a server with something to do may take more than an idle one: threads' stacks, the allocator's reserves, answers.
 const WORKING_MEMORY: u64 = 128 * MIB;
-/// What half of all items in flight may take beside that: a tenant has no more.
-const ITEMS: u64 = 128 * MIB;
 /// What bodies that have not ended may take beside that.
 const BODIES: u64 = 64 * MIB;
 
@@ -43,10 +41,7 @@ pub(crate) fn all() -> Vec<Attack> {
             memory: WORKING_MEMORY + BODIES,
             ..attack("unfinished bodies", |s| Box::pin(bodies::run(s)))
         },
-        Attack {
-            memory: WORKING_MEMORY + ITEMS,
-            ..attack("unread cached answers", |s| Box::pin(unread::run(s)))
-        },
+        attack("unread cached answers", |s| Box::pin(unread::run(s))),
         Attack {
             setup: FILES,
             ..attack("silent gRPC", |s| Box::pin(connections::silent_grpc(s)))
