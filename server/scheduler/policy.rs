@@ -22,7 +22,7 @@ pub struct Pending {
     pub brief: bool,
 }
 
-/// The part of a step's tokens that prompts of tenants with a backlog get while others are there.
+/// The part of a step's tokens that prompts get of tenants that have had more than others who are there.
 pub const BRIEF: usize = 4;
 
 /// Shares a step's tokens out.

@@ -295,7 +295,11 @@ impl State {
     /// The engine takes one more. False if it is not its turn, or there is none for it.
     fn take_next(&mut self, engine: usize, core: &mut Core, now: Instant) -> bool {
         let paused: Vec<Tenant> = core.paused_tenants().cloned().collect();
-        core.set_standings(|tenant| self.standing(tenant, paused.contains(tenant), now));
+        let least = self.least_served();
+        core.set_standings(|tenant| Standing {
+            ahead: self.ledger.served(tenant) > least,
+            ..self.standing(tenant, paused.contains(tenant), now)
+        });
         let load = core.load();
         self.engines[engine].load = load;
         let others = || (self.engines.iter().enumerate()).filter(|(i, _)| *i != engine);
@@ -368,8 +372,19 @@ impl State {
             served: self.ledger.served(tenant),
             weight: self.ledger.weight(tenant),
             backlogged: paused || self.room.has(tenant),
+            // Told when all are looked at.
+            ahead: false,
             shared: self.ledger.is_shared(now),
         }
+    }
+
+    /// The least that anybody was served who is there.
+    fn least_served(&self) -> f64 {
+        let running = self.engines.iter().flat_map(|engine| &engine.tenants);
+        let there = self.room.tenants().chain(running);
+        there
+            .map(|tenant| self.ledger.served(tenant))
+            .fold(f64::INFINITY, f64::min)
     }
 
     /// Keeps what the engine has in hand.

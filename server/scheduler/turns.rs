@@ -19,6 +19,8 @@ pub struct Standing {
     pub weight: f64,
     /// It has more that waits.
     pub backlogged: bool,
+    /// Another one who is there was served less.
+    pub ahead: bool,
     /// Others are there, or were lately.
     pub shared: bool,
 }
@@ -29,15 +31,17 @@ impl Default for Standing {
             served: 0.0,
             weight: 1.0,
             backlogged: false,
+            ahead: false,
             shared: false,
         }
     }
 }
 
 impl Standing {
-    /// Its prompts are computed in small portions, so that one of others who comes in meanwhile does not wait long.
+    /// Its prompts are computed in small portions, so that one of others who comes in meanwhile does not wait long, and the
+    /// answers of who was served less go on.
     pub fn is_brief(&self) -> bool {
-        self.shared && self.backlogged
+        self.shared && (self.backlogged || self.ahead)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What holds between tenants and between priorities: measured in steps and in tokens, never in the machine's time.
 
 use super::*;
+use crate::scheduler::policy::BRIEF;
 
 /// A tenant of the test: it sends one item after another, `ahead` of them at once.
 struct Sender {
@@ -93,6 +94,30 @@ fn a_flood_of_one_tenant_does_not_delay_another() {
     assert!(rows <= 2 * idle.1 + 16, "at most {rows} rows: {times:?}");
     assert!(bench.paused > 0, "slots were given away");
     assert!(flood.served > 1000, "and the flood was served beside");
+}
+
+#[test]
+fn one_long_prompt_at_a_time_leaves_the_steps_short_that_anothers_tokens_wait_for() {
+    let mut bench = Bench::new(plain(4, 64), 160);
+    let mut one = bench.submit_for(&"one".into(), job(1, b'o', 8, 60));
+    let mut full_steps = 0;
+    // Of other salts, so that none is found.
+    for salt in 0..4 {
+        let mut long = bench.submit_for(&"long".into(), job(0, salt, 200, 1));
+        let mut ended = false;
+        while !ended {
+            let report = bench.tick().expect("it is worked on");
+            full_steps += usize::from(report.prefill_tokens > 64 / BRIEF);
+            while let Ok(event) = long.events.try_recv() {
+                ended |= matches!(event, Event::Ended(_));
+            }
+        }
+    }
+    // Before it has had any, nobody knows that it will have more.
+    assert_eq!(full_steps, 1);
+    while let Ok(event) = one.events.try_recv() {
+        assert!(!matches!(event, Event::Ended(_)), "it is there to the end");
+    }
 }
 
 #[test]
