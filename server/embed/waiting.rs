@@ -3,8 +3,8 @@
 //! Three lanes, each with room of its own, so that none can take another's. A lane goes before the ones below it, but not
 //! for ever: one that was passed over [`PASSED`] times has the next batch.
 //!
-//! Within a lane, tenants take turns text by text: the tenant that was given fewest tokens goes next
-//! ([`Ledger`]), so a newcomer's texts are in the next batch beside whatever another one has brought.
+//! Within a lane, tenants take turns text by text: the one that will have been given fewest tokens with its next text goes
+//! next ([`Ledger`]), so a newcomer's texts are in the next batch, whatever another one has brought.
 //! Where a lane has no room, the tenant that has most of it gives up what it brought last, as long as it still has more than
 //! the newcomer would: so nobody can fill a lane against others, and alone it may have all of it.
 
@@ -22,6 +22,11 @@ use crate::scheduler::waiting::Tenant;
 const BATCH_TOKENS: usize = 4096;
 /// The same for each core of a CPU. More make it no faster, and whoever comes waits for the batch that is being computed.
 const CORE_TOKENS: usize = 256;
+/// Texts that are so many times as long as the first of a batch, in tokens, wait for the next one: a short text would be
+/// padded to their length, and its client would wait for as long as theirs.
+const LONGER: usize = 2;
+/// Below this length, in tokens, padding costs next to nothing.
+const SHORT_TOKENS: usize = 32;
 /// Look-ups of explanations that have room at once: one text of at most 4 KiB each.
 const QUERY_TEXTS: usize = 256;
 /// A lane that has texts waits for so many batches of the lanes above it, at most.
@@ -301,42 +306,54 @@ impl LaneState {
         Ok(displaced)
     }
 
-    /// Text by text from the tenant whose turn it is, as many as fit a batch when they are padded to the longest of them.
+    /// Text by text from the tenant whose turn it is, as many as fit a batch when they are padded to the longest of them,
+    /// up to one that is much longer than the first.
     fn take(
         &mut self,
         most: BatchLimits,
         requests: &mut HashMap<u64, Request>,
         now: Instant,
     ) -> Vec<Piece> {
-        let turn = |ledger: &Ledger, tenant: &Tenant, first: u64| {
+        // By what each will have been served with its next text, and not before it: who has just come was served as much as who
+        // is there, and should not wait for a long text of another's with a short one.
+        let turn = |ledger: &Ledger, tenant: &Tenant, first: u64, next: usize| {
+            let served = ledger.served(tenant) + next as f64 / ledger.weight(tenant);
             // Never negative, so the bits are in the order of the numbers.
-            Reverse((ledger.served(tenant).to_bits(), first, tenant.clone()))
+            Reverse((served.to_bits(), next, first, tenant.clone()))
         };
-        let ready = (self.tenants.iter())
-            .filter_map(|(tenant, share)| Some(turn(&self.ledger, tenant, *share.ready.front()?)));
+        let length = |requests: &HashMap<u64, Request>, id: u64| {
+            let next = requests.get(&id).and_then(|request| request.pieces.last());
+            next.map_or(0, |piece| piece.tokens.len())
+        };
+        let ready = self.tenants.iter().filter_map(|(tenant, share)| {
+            let first = *share.ready.front()?;
+            Some(turn(&self.ledger, tenant, first, length(requests, first)))
+        });
         let mut turns: BinaryHeap<_> = ready.collect();
         let (mut batch, mut longest): (Vec<Piece>, usize) = (Vec::new(), 0);
         while batch.len() < most.texts
-            && let Some(Reverse((_, first, tenant))) = turns.pop()
+            && let Some(Reverse((_, next, first, tenant))) = turns.pop()
         {
             let request = requests.get_mut(&first);
             let share = self.tenants.get_mut(&tenant);
             let (Some(request), Some(share)) = (request, share) else {
                 break;
             };
-            let length = request.pieces.last().map_or(0, |piece| piece.tokens.len());
-            let padded = longest.max(length) * (batch.len() + 1);
-            if !batch.is_empty() && padded > most.tokens {
+            let padded = longest.max(next) * (batch.len() + 1);
+            let longer = (batch.first())
+                .is_some_and(|piece| next > (LONGER * piece.tokens.len()).max(SHORT_TOKENS));
+            if longer || !batch.is_empty() && padded > most.tokens {
                 break;
             }
-            longest = longest.max(length);
+            longest = longest.max(next);
             batch.extend(request.pieces.pop());
             if request.pieces.is_empty() {
                 share.ready.pop_front();
             }
-            self.ledger.charge(&tenant, length, now);
-            if let Some(&next) = share.ready.front() {
-                turns.push(turn(&self.ledger, &tenant, next));
+            self.ledger.charge(&tenant, next, now);
+            if let Some(&first) = share.ready.front() {
+                let next = length(requests, first);
+                turns.push(turn(&self.ledger, &tenant, first, next));
             }
         }
         let there = self.tenants.iter();

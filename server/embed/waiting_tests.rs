@@ -103,6 +103,21 @@ fn a_newcomer_is_in_the_next_batch() {
 }
 
 #[test]
+fn a_short_text_is_not_padded_to_a_long_one_of_another_tenant() {
+    let mut room = Room::new(100);
+    room.ask(Lane::Request, "a", &[256, 256]).expect("room");
+    assert_eq!(room.batch(1), [256]);
+    room.ask(Lane::Request, "b", &[70]).expect("room");
+    room.ask(Lane::Request, "c", &[40]).expect("room");
+    assert_eq!(
+        room.batch(8),
+        [40, 70],
+        "who has just come goes first, and a's text is longer"
+    );
+    assert_eq!(room.batch(8), [256]);
+}
+
+#[test]
 fn each_lane_has_room_of_its_own() {
     let mut room = Room::new(4);
     room.ask(Lane::Request, "a", &[1; 4]).expect("room");
