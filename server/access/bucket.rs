@@ -12,7 +12,7 @@ const PARTS: u32 = 32;
 
 /// What was taken and is not back yet.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     /// When all of it is back: nanoseconds in the owner's time, times 2 to the power of [`PARTS`].
     back: u128,
 }
@@ -22,7 +22,7 @@ impl Bucket {
     ///
     /// # Errors
     /// How long to wait for it; `None` where there is never so much.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         rate: Rate,
         amount: u64,

@@ -9,7 +9,7 @@
 //! - [`file`]: files that are read with care. [`reload`]: that are read again when they change. `keep_up`: what follows.
 
 pub mod book;
-mod bucket;
+pub(crate) mod bucket;
 pub mod certificate;
 mod client_certificate;
 pub mod file;

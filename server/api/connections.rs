@@ -3,13 +3,12 @@
 //!
 //! A connection's life: `Handshake => Serving => Closing`. Closing lets running calls end, and takes no new ones.
 
-use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, pending};
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::BoxError;
@@ -20,23 +19,24 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{ClientCertificate, Handshake};
 use crate::api::Connection;
+use crate::api::calls::{Call, Calls};
 use crate::api::io::Watched;
-use crate::api::limits::{ConnectionLimits, GOODBYE, HASTY_GOODBYE};
-use crate::api::places::{Place, Places, Use};
+use crate::api::limits::{ConnectionLimits, FLOOD_GOODBYE, GOODBYE, HASTY_GOODBYE};
+use crate::api::places::{Place, Places};
 use crate::api::write_timeout::WriteTimeout;
 use crate::explain::Presence;
 use crate::metrics::Metrics;
 
-/// Calls that are reset before they are looked at, for each that a connection may have open; with more, it is closed.
+/// Calls that are taken back before they have been looked at, for each that a connection may have open; with more, it is
+/// closed.
 const RESETS_PER_STREAM: usize = 4;
 
 /// Bytes that a call's client may send before they are read.
@@ -117,21 +117,6 @@ where
     }
 }
 
-/// Counts a call for as long as it lives.
-struct Call {
-    calls: Arc<watch::Sender<Calls>>,
-    usage: Use,
-    known: AtomicBool,
-}
-
-/// The calls of a connection.
-#[derive(Debug, Clone, Copy, Default)]
-struct Calls {
-    open: usize,
-    /// There has been one.
-    any: bool,
-}
-
 /// Why a connection is being closed.
 enum Reason {
     Stop,
@@ -140,6 +125,7 @@ enum Reason {
     Idle,
     Age,
     Revoked,
+    Flood,
 }
 
 impl Reason {
@@ -152,6 +138,7 @@ impl Reason {
             Self::Idle => Some("idle"),
             Self::Age => Some("age"),
             Self::Revoked => Some("revoked"),
+            Self::Flood => Some("flood"),
         }
     }
 }
@@ -211,6 +198,11 @@ impl Connections {
         place: Place,
         stop: CancellationToken,
     ) {
+        tokio::select! {
+            () = sleep_until(place.due()) => {}
+            () = stop.cancelled() => return,
+            () = place.displaced() => return self.closed(&Reason::Displaced),
+        }
         let address = io.address();
         let (metrics, protocol) = (self.metrics.clone(), self.protocol.as_str());
         let stalled = move || metrics.access.connection_closed(protocol, "stalled");
@@ -254,40 +246,57 @@ impl Connections {
         place: Place,
         stop: CancellationToken,
     ) {
-        let calls = Arc::new(watch::Sender::new(Calls::default()));
-        let open = calls.subscribe();
+        let calls = Calls::new(self.limits.streams, place.usage());
         let presence = Arc::new(Presence::new(self.limits.keepalive_timeout));
         let io = TokioIo::new(Watched::new(io, presence.clone()));
-        let (left, usage) = (presence.clone(), place.usage());
-        let shown = certificate.clone();
+        let left = presence.clone();
+        let (shown, begun) = (certificate.clone(), calls.clone());
         let service = service_fn(move |request| {
-            let call = Arc::new(Call::new(calls.clone(), usage.clone()));
-            let peer = Peer {
-                certificate: shown.clone(),
-                presence: presence.clone(),
-                address,
-                call: call.clone(),
-            };
-            let answered = answer.answer(request, &peer);
+            let call = begun.begin();
+            let (answer, certificate, presence) = (answer.clone(), shown.clone(), presence.clone());
             async move {
+                // It was not looked at, so that its client may make it again.
+                let call = call.ok_or(h2::Reason::REFUSED_STREAM)?;
+                let peer = Peer {
+                    certificate,
+                    presence,
+                    address,
+                    call: call.clone(),
+                };
+                // One that was taken back at once ends here, and has taken little memory.
+                yield_now().await;
+                let answered = Box::pin(answer.answer(request, &peer)).await;
+                drop(peer);
                 // A call lasts to the end of its answer, which may be a stream.
                 let body = |body: A::Body| {
+                    if body.is_end_stream() {
+                        call.is_answered();
+                    }
                     body.map_frame(move |frame| {
-                        let _ = &call;
+                        if frame.is_trailers() {
+                            call.is_answered();
+                        }
                         frame
                     })
                 };
-                Ok::<_, Infallible>(answered.await.map(body))
+                Ok::<_, h2::Error>(answered.map(body))
             }
         });
         let builder = self.builder();
         let mut connection = pin!(builder.serve_connection(io, service));
         let reason = tokio::select! {
-            result = &mut connection => return ended(result),
+            result = &mut connection => {
+                if result.as_ref().is_err_and(|error| is_flood(&**error)) {
+                    self.closed(&Reason::Flood);
+                    place.misused();
+                }
+                return ended(result);
+            }
+            () = calls.flood() => Reason::Flood,
             () = stop.cancelled() => Reason::Stop,
             () = place.displaced() => Reason::Displaced,
-            () = silent(open.clone(), self.limits.handshake) => Reason::Silent,
-            () = idle(open, self.limits.idle) => Reason::Idle,
+            () = calls.silent(self.limits.handshake) => Reason::Silent,
+            () = calls.idle(self.limits.idle) => Reason::Idle,
             () = aged(self.limits.max_age, place.number()) => Reason::Age,
             () = revoked(certificate.as_deref()) => Reason::Revoked,
         };
@@ -304,6 +313,14 @@ impl Connections {
                 self.within(self.limits.keepalive_timeout, connection).await
             }
             Reason::Age => self.within(self.limits.max_age_grace, connection).await,
+            // It may be a balancer's, with calls of others that are not to end with it.
+            Reason::Flood => {
+                place.misused();
+                tokio::select! {
+                    () = self.within(self.limits.max_age_grace, connection) => {}
+                    () = calls.go_on(FLOOD_GOODBYE) => {}
+                }
+            }
         }
         // What is still open goes with it.
         left.cut_off();
@@ -360,6 +377,18 @@ fn ended<E: std::fmt::Display>(result: Result<(), E>) {
     }
 }
 
+/// Whether HTTP/2 itself has closed the connection for what its client sent.
+fn is_flood(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote();
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// A connection that broke before it was accepted is its client's affair. Where there are no descriptors left, an idle
 /// connection is closed for it; that and anything else may have passed in a while.
 async fn pause_after(error: &io::Error, places: &Places) {
@@ -379,35 +408,11 @@ async fn pause_after(error: &io::Error, places: &Places) {
     sleep(ACCEPT_AGAIN).await;
 }
 
-/// Resolves when there has been no call for so long.
-async fn idle(mut calls: watch::Receiver<Calls>, after: Duration) {
-    loop {
-        if calls.wait_for(|calls| calls.open == 0).await.is_err() {
-            // The connection has ended, which its own future tells.
-            pending::<()>().await;
-        }
-        tokio::select! {
-            () = sleep(after) => return,
-            _ = calls.wait_for(|calls| calls.open > 0) => {}
-        }
-    }
-}
-
 /// Resolves when its client's certificate counts no more; what its calls rest on has ended with it.
 async fn revoked(certificate: Option<&ClientCertificate>) {
     match certificate {
         Some(certificate) => certificate.revoked().await,
         None => pending().await,
-    }
-}
-
-/// Resolves when there has not been a first call after so long.
-async fn silent(mut calls: watch::Receiver<Calls>, after: Duration) {
-    if timeout(after, calls.wait_for(|calls| calls.any))
-        .await
-        .is_ok()
-    {
-        pending::<()>().await;
     }
 }
 
@@ -419,33 +424,4 @@ async fn aged(age: Option<Duration>, number: u64) {
     // Multiples of the golden ratio, without their whole part, lie evenly.
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
     sleep(age.mul_f64(0.9 + 0.2 * spread)).await;
-}
-
-impl Call {
-    fn new(calls: Arc<watch::Sender<Calls>>, usage: Use) -> Self {
-        calls.send_modify(|calls| {
-            calls.open += 1;
-            calls.any = true;
-        });
-        Self {
-            calls,
-            usage,
-            known: AtomicBool::new(false),
-        }
-    }
-
-    fn is_known(&self) {
-        if !self.known.swap(true, Ordering::Relaxed) {
-            self.usage.call_begins();
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.calls.send_modify(|calls| calls.open -= 1);
-        if *self.known.get_mut() {
-            self.usage.call_ends();
-        }
-    }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 /// One that makes room for another one, which has its place already.
 pub(super) const HASTY_GOODBYE: Duration = Duration::from_millis(100);
+/// One on which too many calls were taken back has so long to hear that no more are taken.
+pub(super) const FLOOD_GOODBYE: Duration = Duration::from_millis(250);
 /// An HTTP connection is as old as this at most: a scrape of the largest metrics takes a fraction of a second.
 const HTTP_AGE: Duration = Duration::from_secs(30);
 /// Connections that an address may have by default where all are few.

@@ -22,6 +22,7 @@ mod body;
 mod bounds;
 mod budget;
 mod caller;
+mod calls;
 pub(crate) mod codec;
 mod connections;
 mod convert;

@@ -11,11 +11,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// Connections that have been displaced and are not closed yet, at most. So many more than the bound may be open.
 pub(crate) const CLOSING: usize = 32;
+
+/// Connections of an address may be closed for what its client did on them so far apart; when they are closer, the next ones
+/// wait.
+const PAUSE: Duration = Duration::from_millis(500);
+/// It waits for so long at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The places for the connections of a listener. Its bounds hold for `open` connections; those that are being closed for
 /// others come on top, [`CLOSING`] at most.
@@ -28,7 +36,9 @@ pub(super) struct Places {
 /// A connection's place. Free again when it is dropped.
 pub(super) struct Place {
     usage: Use,
+    origin: Option<Origin>,
     displaced: CancellationToken,
+    due: Instant,
 }
 
 /// Tells the use that is made of a place; calls have it, which may outlive their connection for a moment.
@@ -80,6 +90,8 @@ struct State {
     origins: HashMap<Origin, Group>,
     /// Displaced, and not closed yet.
     closing: usize,
+    /// When the next connections of addresses are served whose connections were misused; some of it is past.
+    pauses: HashMap<Origin, Instant>,
 }
 
 #[derive(Default)]
@@ -142,13 +154,19 @@ impl Places {
         }
         state.set_idle(&entry, number, true);
         state.open.insert(number, entry);
+        let paused = origin.and_then(|origin| state.pauses.get(&origin).copied());
         drop(state);
         let usage = Use {
             places: self.clone(),
             number,
             known: Arc::default(),
         };
-        Ok(Place { usage, displaced })
+        Ok(Place {
+            usage,
+            origin,
+            displaced,
+            due: paused.unwrap_or_else(Instant::now),
+        })
     }
 
     /// Closes the connection that has been idle for longest, if there is one: for when the process has run out of what
@@ -202,6 +220,18 @@ impl Place {
         self.usage.known.load(Ordering::Relaxed)
     }
 
+    /// When it may be served: now, unless its address has misused others.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// The connection is closed for what its client did on it.
+    pub(super) fn misused(&self) {
+        if let Some(origin) = self.origin {
+            self.usage.places.lock().pause(origin, Instant::now());
+        }
+    }
+
     /// Resolves when the connection is to be closed for another one.
     pub(super) fn displaced(&self) -> WaitForCancellationFuture<'_> {
         self.displaced.cancelled()
@@ -221,6 +251,17 @@ impl State {
     fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
+    }
+
+    /// The next connections of this one wait, longer each time.
+    fn pause(&mut self, origin: Origin, now: Instant) {
+        if self.pauses.len() == self.pauses.capacity() {
+            self.pauses.retain(|_, due| *due + PAUSE > now);
+        }
+        let wait = (self.pauses.get(&origin)).map_or(Duration::ZERO, |due| {
+            (*due + PAUSE).saturating_duration_since(now)
+        });
+        self.pauses.insert(origin, now + wait.min(LONGEST_PAUSE));
     }
 
     /// Its place is free at once. `None`: there was none to displace, or too many are being closed as it is.
@@ -345,6 +386,39 @@ mod tests {
         assert_eq!(
             Origin::of(from("::ffff:10.0.0.9").expect("one")),
             Origin::of(from("10.0.0.9").expect("one"))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_misuses_connections_waits_and_others_do_not() {
+        let places = Places::new(8, 8);
+        let wait = |address| {
+            let place = places.take(from(address)).expect("room");
+            place.due().saturating_duration_since(Instant::now())
+        };
+        let first = places.take(from("10.0.0.1")).expect("room");
+        first.misused();
+        assert_eq!(wait("10.0.0.1"), Duration::ZERO, "once in a while");
+        first.misused();
+        assert_eq!(
+            (wait("10.0.0.1"), wait("10.0.0.2")),
+            (PAUSE, Duration::ZERO)
+        );
+        for _ in 0..100 {
+            first.misused();
+        }
+        assert_eq!(wait("10.0.0.1"), LONGEST_PAUSE);
+        tokio::time::advance(LONGEST_PAUSE).await;
+        assert_eq!(wait("10.0.0.1"), Duration::ZERO);
+        for host in 0..=255 {
+            places
+                .lock()
+                .pause(Origin::V4([10, 0, 1, host].into()), Instant::now());
+            tokio::time::advance(PAUSE).await;
+        }
+        assert!(
+            places.lock().pauses.len() < 16,
+            "those that are past are forgotten"
         );
     }
 

@@ -41,7 +41,15 @@ pub struct AccessMetrics {
 pub struct ConnectionGuard<'a>(&'a Gauge);
 
 const REFUSED: [&str; 3] = ["limit", "handshake", "address"];
-const CLOSED: [&str; 6] = ["silent", "displaced", "stalled", "idle", "age", "revoked"];
+const CLOSED: [&str; 7] = [
+    "silent",
+    "displaced",
+    "stalled",
+    "idle",
+    "age",
+    "revoked",
+    "flood",
+];
 const REASONS: [&str; 3] = ["unauthenticated", "permission_denied", "callers_unknown"];
 const LIMITED: [&str; 2] = ["items", "tokens"];
 const FILES: [&str; 3] = ["auth", "tls", "tls_client"];
@@ -98,8 +106,8 @@ impl AccessMetrics {
         self.refused_connections[place(&PROTOCOLS, protocol)][place(&REFUSED, reason)].increment(1);
     }
 
-    /// A connection was closed by the server: "silent", "displaced", "stalled", "idle", "age" or
-    /// "revoked".
+    /// A connection was closed by the server: "silent", "displaced", "stalled", "idle", "age",
+    /// "revoked" or "flood".
     pub fn connection_closed(&self, protocol: &str, reason: &str) {
         self.closed_connections[place(&PROTOCOLS, protocol)][place(&CLOSED, reason)].increment(1);
     }

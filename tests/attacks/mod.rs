@@ -14,6 +14,7 @@ mod parsers;
 mod probes;
 mod rates;
 mod received;
+mod resets;
 mod sessions;
 mod shares;
 mod tenants;

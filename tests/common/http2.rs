@@ -51,7 +51,17 @@ impl Connection {
         path: &str,
         headers: &[(&str, &str)],
     ) -> (ResponseFuture, h2::SendStream<Bytes>) {
-        let mut requests = (self.0.clone().ready().await).expect("the connection goes on");
+        let opened = self.try_open_with(path, headers).await;
+        opened.expect("the connection goes on")
+    }
+
+    /// The same where the server may have closed the connection.
+    pub(crate) async fn try_open_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(ResponseFuture, h2::SendStream<Bytes>), h2::Error> {
+        let mut requests = self.0.clone().ready().await?;
         let mut head = Request::post(format!("http://server{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -59,7 +69,7 @@ impl Connection {
             head = head.header(*name, *value);
         }
         let head = head.body(()).expect("a request");
-        (requests.send_request(head, false)).expect("the connection goes on")
+        requests.send_request(head, false)
     }
 
     /// A good client's call, to its end.
