@@ -69,6 +69,10 @@ pub struct Limit {
     time: Duration,
     abandoned: Option<Arc<AtomicBool>>,
     reached: Cell<bool>,
+    /// What had been spent when it was last asked.
+    asked: Cell<Duration>,
+    /// The most that was spent between two questions.
+    longest: Cell<Duration>,
 }
 
 #[derive(Debug)]
@@ -87,6 +91,8 @@ impl Limit {
             time,
             abandoned,
             reached: Cell::new(false),
+            asked: Cell::default(),
+            longest: Cell::default(),
         }
     }
 
@@ -102,13 +108,21 @@ impl Limit {
             time: Duration::MAX,
             abandoned: None,
             reached: Cell::new(false),
+            asked: Cell::default(),
+            longest: Cell::default(),
         }
     }
 
-    /// Whether to stop. Costs a system call: to be asked every few microseconds at most.
+    /// Whether to stop: when there would be too little time left at the next question, if that came as late as the latest
+    /// did. Costs a system call: to be asked every few microseconds at most.
     pub fn is_over(&self) -> bool {
-        if matches!(self.clock, Clock::Thread(_)) && self.spent() >= self.time {
-            self.reached.set(true);
+        if matches!(self.clock, Clock::Thread(_)) {
+            let spent = self.spent();
+            let late = spent.saturating_sub(self.asked.replace(spent));
+            self.longest.set(self.longest.get().max(late));
+            if spent + self.longest.get() >= self.time {
+                self.reached.set(true);
+            }
         }
         self.reached.get() || self.is_abandoned()
     }
@@ -175,9 +189,26 @@ mod tests {
         while !limit.is_over() {
             turns += 1;
         }
-        assert!(limit.was_reached() && limit.spent() >= Duration::from_millis(2));
-        assert!(turns > 0);
+        assert!(limit.was_reached() && turns > 0);
+        let (spent, late) = (limit.asked.get(), limit.longest.get());
+        assert!(
+            spent + late >= Duration::from_millis(2),
+            "{spent:?}, {late:?}"
+        );
         assert!(!Limit::none().is_over());
+    }
+
+    #[test]
+    fn who_asks_seldom_is_told_before_the_time_is_spent() {
+        let limit = Limit::new(Duration::from_millis(50), None);
+        let work = |time: Duration| {
+            let began = thread_time();
+            while thread_time() - began < time {}
+        };
+        work(Duration::from_millis(20));
+        assert!(!limit.is_over(), "it may take as long once more");
+        work(Duration::from_millis(20));
+        assert!(limit.is_over(), "as long again would be too long");
     }
 
     #[test]

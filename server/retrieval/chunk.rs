@@ -4,6 +4,9 @@ use text_splitter::{ChunkConfig, MarkdownSplitter, TextSplitter};
 
 /// Most characters of a passage: about the 256 tokens that all-MiniLM-L6-v2 reads.
 pub const PASSAGE_CHARS: usize = 900;
+/// Most bytes without white space that the splitter is given at once. It looks for the ends of words, sentences and lines in
+/// all of a piece again and again: a text that is one word of 64 KiB took it 40 times as long as other texts.
+const RUN_BYTES: usize = 4 * PASSAGE_CHARS;
 /// Most characters of a title.
 const TITLE_CHARS: usize = 160;
 
@@ -24,10 +27,10 @@ pub fn passages(name: &str, title: &str, text: &str) -> Vec<Passage> {
         .any(|end| name.ends_with(end));
     let chunks: Vec<(usize, &str)> = if markdown {
         let splitter = MarkdownSplitter::new(ChunkConfig::new(PASSAGE_CHARS));
-        splitter.chunk_indices(text).collect()
+        chunks(text, |piece| splitter.chunk_indices(piece))
     } else {
         let splitter = TextSplitter::new(ChunkConfig::new(PASSAGE_CHARS));
-        splitter.chunk_indices(text).collect()
+        chunks(text, |piece| splitter.chunk_indices(piece))
     };
     let mut headings = Headings::default();
     let mut seen = 0;
@@ -44,6 +47,30 @@ pub fn passages(name: &str, title: &str, text: &str) -> Vec<Passage> {
         }
     };
     chunks.into_iter().map(passage).collect()
+}
+
+/// Has every piece of the text cut; each chunk comes with where it is in the text.
+fn chunks<'a, C: Iterator<Item = (usize, &'a str)>>(
+    text: &'a str,
+    cut: impl Fn(&'a str) -> C,
+) -> Vec<(usize, &'a str)> {
+    let moved = |(start, piece)| cut(piece).map(move |(at, chunk)| (start + at, chunk));
+    pieces(text).into_iter().flat_map(moved).collect()
+}
+
+/// The text, in two wherever there has been no white space for [`RUN_BYTES`]; most often in one piece.
+fn pieces(text: &str) -> Vec<(usize, &str)> {
+    let (mut pieces, mut start, mut run) = (Vec::new(), 0, 0);
+    for (at, c) in text.char_indices() {
+        if c.is_whitespace() {
+            run = at + c.len_utf8();
+        } else if at - run >= RUN_BYTES {
+            pieces.push((start, &text[start..at]));
+            (start, run) = (at, at);
+        }
+    }
+    pieces.push((start, &text[start..]));
+    pieces
 }
 
 /// The headings that are open, by their level.
@@ -110,6 +137,15 @@ mod tests {
         assert!(passages("a.txt", "a", " \n\t ").is_empty());
     }
 
+    #[test]
+    fn a_long_run_without_white_space_is_cut_into_pieces() {
+        let text = format!("{} {}", "é".repeat(2 * RUN_BYTES), "a b ".repeat(RUN_BYTES));
+        let lengths: Vec<usize> = pieces(&text).iter().map(|(_, piece)| piece.len()).collect();
+        let rest = text.len() - 3 * RUN_BYTES;
+        assert_eq!(lengths, [RUN_BYTES, RUN_BYTES, RUN_BYTES, rest]);
+        assert_eq!(pieces("a b c"), [(0, "a b c")]);
+    }
+
     fn visible(text: &str) -> String {
         text.chars().filter(|c| !c.is_whitespace()).collect()
     }
@@ -122,6 +158,7 @@ mod tests {
             text in prop_oneof![
                 "(#{0,7} ?[a-zé`*\\-\u{1F680}]{0,40}[ \n.\r]{0,3}){0,200}",
                 "[a-z]{0,4000}",
+                "[a-zé]{3000,9000}",
                 "\\PC{0,600}",
             ],
             markdown: bool,
