@@ -14,6 +14,7 @@ use crate::common::server::TestServer;
 use crate::common::stream::{TestStream, is_accepted, is_delta, is_last, item};
 
 const DETACHED: &str = "code_explainer_streams_detached";
+const STREAMS_OPEN: &str = "code_explainer_streams_open";
 const CANCELLED: &str = "code_explainer_items_total{outcome=\"cancelled\"}";
 const UNCLAIMED: &str = "code_explainer_cancellations_total{reason=\"unclaimed\"}";
 const USED: &str = "code_explainer_kv_blocks{state=\"used\"}";
@@ -146,6 +147,45 @@ async fn what_ended_unheard_is_told_again_and_what_is_not_wanted_is_given_up() {
     }];
     let (_, session) = resumable(&server, &session.resume_token, have).await;
     assert_eq!(session.unknown, ["ended"]);
+}
+
+#[tokio::test]
+async fn what_a_client_has_not_read_when_all_is_said_is_kept_for_it() {
+    let (server, _) = TestServer::fake(&[]).await;
+    let (mut stream, session) = resumable(&server, "", Vec::new()).await;
+    stream.explain(item("unread", "x = 1")).await;
+    stream.half_close();
+    server.until_metric(STREAMS_OPEN, 0.0).await;
+    drop(stream);
+    let have = vec![Have {
+        id: "unread".into(),
+        ..Have::default()
+    }];
+    let (mut stream, session) = resumable(&server, &session.resume_token, have).await;
+    assert!(session.resumed && session.unknown.is_empty());
+    let outcome = stream.collect(1).await.remove("unread").expect("told");
+    assert!(outcome.accepted && outcome.done.is_some());
+    // It goes on like any other, and who has all needs nothing kept.
+    stream.explain(item("after", "y = 1")).await;
+    stream.wait_for("after", is_last).await;
+    let ids = vec!["unread".into(), "after".into()];
+    stream.send(Some(Wish::Received(Received { ids }))).await;
+    stream.half_close();
+    // Its end is told at once.
+    while stream.next().await.is_some() {}
+    let (_, fresh) = resumable(&server, &session.resume_token, Vec::new()).await;
+    assert!(!fresh.resumed);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_over_makes_room_for_the_next_one() {
+    let (server, _) = TestServer::fake(&["--resume-sessions", "1"]).await;
+    let (mut stream, _) = resumable(&server, "", Vec::new()).await;
+    stream.explain(item("a", "x = 1")).await;
+    stream.half_close();
+    while stream.next().await.is_some() {}
+    let (_, second) = resumable(&server, "", Vec::new()).await;
+    assert!(!second.resume_token.is_empty());
 }
 
 #[tokio::test]

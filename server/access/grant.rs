@@ -74,10 +74,16 @@ impl Grant {
     /// Waits until it lets nobody in any more. Safe to drop.
     pub async fn withdrawn(&self) {
         match &self.certificate {
-            Some(certificate) => tokio::select! {
-                () = self.basis.0.ended.cancelled() => {}
-                () = certificate.revoked() => {}
-            },
+            // In a place of its own: every item waits for this, and most have no certificate.
+            Some(certificate) => {
+                Box::pin(async {
+                    tokio::select! {
+                        () = self.basis.0.ended.cancelled() => {}
+                        () = certificate.revoked() => {}
+                    }
+                })
+                .await;
+            }
             None => self.basis.0.ended.cancelled().await,
         }
     }

@@ -120,7 +120,7 @@ async fn explain(
             deadline: None,
             record: &Record::default(),
         };
-        explainer.run(request, call, |_, _| true).await;
+        explainer.run(Box::new(request), call, |_, _| true).await;
     });
     let mut last = Err(Error::Internal);
     while let Some(event) = events.recv().await {

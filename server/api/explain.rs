@@ -61,6 +61,7 @@ impl ExplainService for ExplainApi {
             valid.inspect_err(|_| shared.metrics.item_ended(Outcome::Failed))?;
         let patience = shared.stream.slow_reader_timeout;
         let (out, events) = caller.outlet(&shared.events, OUTLET_EVENTS, patience);
+        let request = Box::new(request);
         shared.status.items.spawn(async move {
             let call = Call {
                 out: &out,

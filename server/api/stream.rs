@@ -173,7 +173,11 @@ impl Served {
                     }
                 }
                 () = session.tasks.wait(), if !self.reading => {
-                    return session.out.close(CancelReason::StreamEnded);
+                    // What is said may wait to be read, and its client be lost before it has.
+                    if !session.keeps_answers() {
+                        session.out.close(CancelReason::StreamEnded);
+                    }
+                    return;
                 }
             }
         }
@@ -190,13 +194,17 @@ impl Served {
             let _ = broke.send(Error::SlowReader { waited }.into());
         }
         if self.session.is_resumable() {
-            out.detach(self.generation);
-            let _detached = self.shared.metrics.streams.detached();
+            let over = !self.reading && self.session.tasks.is_empty();
+            out.detach(self.generation, over);
+            // Nothing is told after the last event: a stream that is over ends here for its client.
+            drop(self.broke.take());
+            let _detached = (!over).then(|| self.shared.metrics.streams.detached());
             let draining = draining(&mut self.phases);
             tokio::select! {
                 _ = timeout(options.ttl, out.followed(self.generation)) => {}
                 // Its client comes back to another server.
                 () = draining => {}
+                () = self.shared.status.closing.cancelled() => {}
             }
         }
         out.close_after(self.generation);

@@ -72,8 +72,8 @@ pub(super) struct StreamArgs {
     #[arg(default_value = "1h")]
     max_stream_age: humantime::Duration,
 
-    /// After its connection is lost, keep a resumable stream's items for this long, running and finished, for its client
-    /// to come back. 0s: not at all
+    /// After its connection is lost, or all is said on it, keep a resumable stream's items for this long, running and
+    /// finished, for its client to come back for what it has not read. 0s: not at all
     #[arg(long, env = "CODE_EXPLAINER_RESUME_TTL", value_name = "TIME")]
     #[arg(default_value = "60s")]
     resume_ttl: humantime::Duration,

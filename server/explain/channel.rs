@@ -2,15 +2,14 @@
 //! bytes: an event can have a whole prompt or answer in it. All channels together have a bound of bytes as well, of which no
 //! tenant can have all; where that is reached, a channel still has one event at a time.
 
-use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 
+use crate::explain::share::{Share, Shares, Taken};
 use crate::explain::{EventKind, ItemEvent};
 
 /// Bytes of the events that wait in a channel. While there are more, nobody has room for another event; so what waits is
@@ -20,20 +19,14 @@ pub const WAITING_BYTES: usize = 128 << 10;
 /// Bytes of the events that wait in all channels, beside one for each.
 const ALL_WAITING_BYTES: usize = 64 << 20;
 
-/// What waits in all channels, by tenant. A tenant's may take more as long as more is free than they have, as items may
-/// ([`Admission`](super::Admission)); then each of its channels has one event at a time.
-#[derive(Debug, Default)]
-pub struct WaitingEvents {
-    all: Arc<AtomicUsize>,
-    /// Those that have channels, and some that had.
-    tenants: Mutex<HashMap<Arc<str>, Weak<AtomicUsize>>>,
-}
+/// What waits in all channels, which tenants share. One that has its share may have one event at a time in each channel.
+#[derive(Debug)]
+pub struct WaitingEvents(Shares);
 
-/// A tenant's part of that.
-#[derive(Debug, Clone)]
-struct Part {
-    all: Arc<AtomicUsize>,
-    own: Arc<AtomicUsize>,
+impl Default for WaitingEvents {
+    fn default() -> Self {
+        Self(Shares::new(ALL_WAITING_BYTES))
+    }
 }
 
 impl WaitingEvents {
@@ -41,41 +34,13 @@ impl WaitingEvents {
     pub fn channel(&self, tenant: &Arc<str>, events: usize) -> (EventSender, EventReceiver) {
         let (queue, receiver) = mpsc::channel(events);
         let bytes = Arc::new(Semaphore::new(WAITING_BYTES));
-        let part = self.part(tenant);
-        (EventSender { queue, bytes, part }, EventReceiver(receiver))
-    }
-
-    fn part(&self, tenant: &Arc<str>) -> Part {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = tenants.get(tenant).and_then(Weak::upgrade);
-        let own = own.unwrap_or_else(|| {
-            // As many are looked at as are kept, and after that at most twice as many are there.
-            if tenants.len() == tenants.capacity() {
-                tenants.retain(|_, own| own.strong_count() > 0);
-            }
-            let own = Arc::default();
-            tenants.insert(tenant.clone(), Arc::downgrade(&own));
-            own
-        });
-        let all = self.all.clone();
-        Part { all, own }
-    }
-}
-
-impl Part {
-    fn has_room(&self) -> bool {
-        let all = self.all.load(Ordering::Relaxed);
-        self.own.load(Ordering::Relaxed) < ALL_WAITING_BYTES.saturating_sub(all)
-    }
-
-    fn add(&self, bytes: usize) {
-        self.all.fetch_add(bytes, Ordering::Relaxed);
-        self.own.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn sub(&self, bytes: usize) {
-        self.all.fetch_sub(bytes, Ordering::Relaxed);
-        self.own.fetch_sub(bytes, Ordering::Relaxed);
+        let share = self.0.of(tenant);
+        let sender = EventSender {
+            queue,
+            bytes,
+            share,
+        };
+        (sender, EventReceiver(receiver))
     }
 }
 
@@ -85,7 +50,7 @@ pub struct EventSender {
     queue: mpsc::Sender<Waiting>,
     /// Those that are free.
     bytes: Arc<Semaphore>,
-    part: Part,
+    share: Share,
 }
 
 /// The end of who reads.
@@ -98,7 +63,7 @@ pub(super) struct Place {
     queue: mpsc::OwnedPermit<Waiting>,
     /// The first byte of it.
     byte: OwnedSemaphorePermit,
-    part: Part,
+    share: Share,
 }
 
 #[derive(Debug)]
@@ -112,8 +77,7 @@ struct Waiting {
 struct Held {
     bytes: Arc<Semaphore>,
     count: usize,
-    part: Part,
-    size: usize,
+    _share: Taken,
 }
 
 impl EventSender {
@@ -142,7 +106,7 @@ impl EventSender {
     /// Bytes that have to be free here: all of them where the tenant has its part of what waits everywhere, so that nothing
     /// else waits in this channel.
     fn needed(&self) -> u32 {
-        if self.part.has_room() {
+        if self.share.has_room() {
             1
         } else {
             WAITING_BYTES as u32
@@ -152,8 +116,8 @@ impl EventSender {
     fn place(&self, queue: mpsc::OwnedPermit<Waiting>, mut bytes: OwnedSemaphorePermit) -> Place {
         // The others are free again.
         let byte = bytes.split(1).unwrap_or(bytes);
-        let part = self.part.clone();
-        Place { queue, byte, part }
+        let share = self.share.clone();
+        Place { queue, byte, share }
     }
 
     /// Waits until nobody reads any more.
@@ -170,9 +134,8 @@ impl EventSender {
 impl Place {
     /// Puts the event there.
     pub(super) fn send(self, event: ItemEvent) {
-        let Self { queue, byte, part } = self;
+        let Self { queue, byte, share } = self;
         let size = size(&event);
-        part.add(size);
         let bytes = byte.semaphore().clone();
         // One that is larger than what is free takes all of that.
         let more = bytes.forget_permits(size.saturating_sub(1));
@@ -180,8 +143,7 @@ impl Place {
         let held = Held {
             bytes,
             count: 1 + more,
-            part,
-            size,
+            _share: share.take(size),
         };
         // What it gives back is the sender, which nobody needs.
         let _ = queue.send(Waiting { event, _held: held });
@@ -191,7 +153,6 @@ impl Place {
 impl Drop for Held {
     fn drop(&mut self) {
         self.bytes.add_permits(self.count);
-        self.part.sub(self.size);
     }
 }
 
@@ -313,7 +274,7 @@ mod tests {
             }
         };
         let mut greedy = fill("greedy");
-        let waits = all.all.load(Ordering::Relaxed);
+        let waits = all.0.taken();
         assert!(
             (ALL_WAITING_BYTES / 2..ALL_WAITING_BYTES / 2 + 4 * WAITING_BYTES).contains(&waits)
         );

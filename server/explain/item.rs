@@ -50,17 +50,28 @@ impl Telling {
     }
 }
 
+/// An answer that an item tells.
+pub(super) struct Found {
+    pub(super) reader: Reader,
+    pub(super) telling: Telling,
+    /// What there is to say of it where that is not what the answer's maker says.
+    pub(super) own: Option<Arc<About>>,
+}
+
 impl Item<'_> {
     /// Reads the answer to its end, or until its time is up, and sends it, at the pace of the client and over one
-    /// connection after another. `own`: what there is to say of it where that is not what the answer's maker says.
+    /// connection after another.
     pub(super) async fn follow(
         &self,
-        mut reader: Reader,
-        telling: Telling,
-        own: Option<Arc<About>>,
+        found: Found,
         deadline: Option<Instant>,
         leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
     ) -> Result<(), Error> {
+        let Found {
+            mut reader,
+            telling,
+            own,
+        } = found;
         let mut generation = self.out.generation();
         let (mut first_sent, mut ended, mut sequence) = (None, None, 0);
         // Deltas that there were when its time was up.

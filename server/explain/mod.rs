@@ -27,6 +27,7 @@ mod presence;
 mod reader;
 mod record;
 mod secrets;
+mod share;
 mod turns;
 mod work;
 
@@ -67,7 +68,7 @@ use crate::workbench::Workbench;
 use boarding::{Boarding, Flights};
 use flight::Plan;
 use hit::{Snippet, told_again};
-use item::{Item, Telling};
+use item::{Found, Item, Telling};
 use prepare::Prepared;
 
 /// Answers that are being generated, so that who asks for the same shares them. Starts empty.
@@ -144,7 +145,7 @@ impl Explainer {
     /// the connection and the event, and says whether that is still the connection to send it on.
     pub async fn run(
         self: &Arc<Self>,
-        request: ValidRequest,
+        request: Box<ValidRequest>,
         call: Call<'_>,
         leave: impl Fn(u64, &EventKind) -> bool + Sync,
     ) {
@@ -194,35 +195,35 @@ impl Explainer {
     async fn explain(
         self: &Arc<Self>,
         item: &Item<'_>,
-        request: ValidRequest,
+        request: Box<ValidRequest>,
         identity: &Identity,
         deadline: Option<Instant>,
         leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
     ) -> Result<(), Error> {
+        // In a place of its own, so that an item that waits for its client takes little memory.
+        let found = Box::pin(self.found_or_made(request, identity, deadline)).await?;
+        item.follow(found, deadline, leave).await
+    }
+
+    /// The answer, in memory or under way.
+    async fn found_or_made(
+        self: &Arc<Self>,
+        request: Box<ValidRequest>,
+        identity: &Identity,
+        deadline: Option<Instant>,
+    ) -> Result<Found, Error> {
         (identity.rates.take_items(1))
             .inspect_err(|_| self.metrics.access.rate_limited("items"))?;
         let salt = identity.salt(self.cache_secret.as_bytes());
         let budget = Budget::for_code(self.code_cpu_time, request.code.len());
-        let request = self.without_secrets(request, &salt, &budget).await?;
+        let request = self.without_secrets(*request, &salt, &budget).await?;
         if let Some(answer) = self.at_hand(&request, &salt) {
-            let (reader, telling) = (told_again(answer), Telling::of(&request));
-            drop(request);
-            return item.follow(reader, telling, None, deadline, leave).await;
+            return Ok(Found {
+                reader: told_again(answer),
+                telling: Telling::of(&request),
+                own: None,
+            });
         }
-        // In a place of its own, so that an item whose answer is there waits for its client in less memory.
-        let means = (salt, budget);
-        Box::pin(self.found_or_made(item, request, identity, means, deadline, leave)).await
-    }
-
-    async fn found_or_made(
-        self: &Arc<Self>,
-        item: &Item<'_>,
-        request: ValidRequest,
-        identity: &Identity,
-        (salt, budget): (Arc<[u8]>, Budget),
-        deadline: Option<Instant>,
-        leave: &(impl Fn(u64, &EventKind) -> bool + Sync),
-    ) -> Result<(), Error> {
         let place = self.scheduler.enter(&identity.tenant)?;
         let request = Arc::new(request);
         let known = tokio::select! {
@@ -266,9 +267,11 @@ impl Explainer {
             }
         };
         let own = prepared.map(|prepared| Arc::new(prepared.about(request.include_prompt)));
-        let telling = Telling::of(&request);
-        drop(request);
-        item.follow(reader, telling, own, deadline, leave).await
+        Ok(Found {
+            reader,
+            telling: Telling::of(&request),
+            own,
+        })
     }
 
     /// What names the answer: what is known of the snippet, and the prompt where it quotes. A prompt that the client wants
@@ -303,7 +306,8 @@ fn given_up(error: &Error) -> Option<CancelReason> {
 /// Waits for a time; for ever, where there is none. Safe to drop.
 async fn until(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
+        // In a place of its own: most items have no deadline.
+        Some(time) => Box::pin(tokio::time::sleep_until(time.into())).await,
         None => std::future::pending().await,
     }
 }

@@ -48,9 +48,18 @@ struct Link {
 #[derive(Debug, Clone)]
 enum State {
     Attached(Client),
-    /// How the last client left, and what had let it in.
-    Detached(CancelReason, Option<Grant>),
+    Detached(Left),
     Closed(CancelReason),
+}
+
+/// The last client of a stream that waits for the next one.
+#[derive(Debug, Clone)]
+struct Left {
+    reason: CancelReason,
+    /// What had let it in.
+    grant: Option<Grant>,
+    /// All had been said.
+    over: bool,
 }
 
 /// Who reads events: its end of their channel, and what is known of it.
@@ -167,33 +176,24 @@ impl Outlet {
         let mut links = self.line.link.subscribe();
         loop {
             let Link { state, .. } = links.borrow_and_update().clone();
-            match state {
+            let (grant, client) = match state {
                 State::Closed(reason) => return reason,
-                State::Detached(_, grant) => {
-                    tokio::select! {
-                        biased;
-                        _ = links.changed() => {}
-                        () = withdrawn(grant.as_ref()) => return CancelReason::Withdrawn,
-                    }
-                }
-                State::Attached(client) => {
-                    let grant = client.grant.as_ref();
-                    tokio::select! {
-                        biased;
-                        _ = links.changed() => {}
-                        () = withdrawn(grant) => return CancelReason::Withdrawn,
-                        () = client.events.closed() => {
-                            if !self.is_resumable() {
-                                return client.left();
-                            }
-                            tokio::select! {
-                                biased;
-                                _ = links.changed() => {}
-                                () = withdrawn(grant) => return CancelReason::Withdrawn,
-                            }
-                        }
-                    }
-                }
+                State::Detached(left) => (left.grant, None),
+                State::Attached(client) => (client.grant.clone(), Some(client)),
+            };
+            tokio::select! {
+                biased;
+                _ = links.changed() => continue,
+                () = withdrawn(grant.as_ref()) => return CancelReason::Withdrawn,
+                () = gone(client.as_ref()) => {}
+            }
+            if let Some(client) = client.filter(|_| !self.is_resumable()) {
+                return client.left();
+            }
+            tokio::select! {
+                biased;
+                _ = links.changed() => {}
+                () = withdrawn(grant.as_ref()) => return CancelReason::Withdrawn,
             }
         }
     }
@@ -245,8 +245,9 @@ impl Outlet {
         attached
     }
 
-    /// Items wait for the next connection, unless there is one already, or none can come.
-    pub fn detach(&self, generation: u64) {
+    /// Items wait for the next connection, unless there is one already, or none can come. Where all is said and the stream is
+    /// `over`, what its client may not have read waits.
+    pub fn detach(&self, generation: u64, over: bool) {
         self.line.link.send_if_modified(|link| {
             if let State::Attached(client) = &link.state
                 && link.generation == generation
@@ -254,7 +255,11 @@ impl Outlet {
                 if !self.is_resumable() {
                     return link.close(None);
                 }
-                link.state = State::Detached(client.left(), client.grant.clone());
+                link.state = State::Detached(Left {
+                    reason: client.left(),
+                    grant: client.grant.clone(),
+                    over,
+                });
                 return true;
             }
             false
@@ -292,6 +297,11 @@ impl Outlet {
     /// Whether its connection is lost, and it waits for the next one.
     pub fn is_detached(&self) -> bool {
         self.line.link.borrow().is_detached()
+    }
+
+    /// Whether it waits for the next connection with all said.
+    pub fn is_over(&self) -> bool {
+        matches!(&self.line.link.borrow().state, State::Detached(left) if left.over)
     }
 
     /// Items speak one after the other, in the order of their [`lane`](Self::lane)s.
@@ -346,11 +356,19 @@ impl Link {
     fn close(&mut self, reason: Option<CancelReason>) -> bool {
         let left = match &self.state {
             State::Closed(_) => return false,
-            State::Detached(left, _) => *left,
+            State::Detached(left) => left.reason,
             State::Attached(client) => client.left(),
         };
         self.state = State::Closed(reason.unwrap_or(left));
         true
+    }
+}
+
+/// Waits until the client reads no more; for ever, where there is none. Safe to drop.
+async fn gone(client: Option<&Client>) {
+    match client {
+        Some(client) => client.events.closed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -101,6 +101,10 @@ impl Kept {
         (wanted, forgotten)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
     /// Keeps nothing any more.
     pub(super) fn clear(&mut self) -> Forgotten {
         let all = std::mem::take(self);

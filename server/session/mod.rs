@@ -207,6 +207,7 @@ impl Session {
         let resumable = self.is_resumable();
         let admitted = explainer.admission.admit(&self.identity.tenant, &request)?;
         let entry = self.lock().add(&id, code_bytes, replaces, resumable)?;
+        let request = Box::new(request);
         let (session, explainer, out) = (self.clone(), explainer.clone(), self.out.lane());
         let work = async move {
             let call = Call {
@@ -336,6 +337,11 @@ impl Session {
     /// Whether a lost connection may be followed by another one.
     pub fn is_resumable(&self) -> bool {
         self.keep_bytes() > 0
+    }
+
+    /// Whether answers are kept that its client may not have.
+    pub fn keeps_answers(&self) -> bool {
+        self.is_resumable() && !self.lock().kept.is_empty()
     }
 
     fn keep_bytes(&self) -> usize {

@@ -24,8 +24,8 @@ pub struct ResumeOptions {
 /// The streams that can be resumed. A token of another server, or of before a restart, is not known here.
 ///
 /// When there are as many as there may be, a tenant that has fewer than another takes the place of one of those of who has
-/// most: of the oldest whose client is away, else of the oldest, which is then served without. So no tenant keeps another
-/// from an equal share.
+/// most: of the oldest that is over, else of the oldest whose client is away, else of the oldest, which is then served
+/// without. So no tenant keeps another from an equal share. One that has most takes the place of one of its own that is over.
 #[derive(Debug)]
 pub struct Sessions {
     pub(super) options: ResumeOptions,
@@ -118,23 +118,27 @@ impl Sessions {
 }
 
 impl Table {
-    /// Takes one of those of who has most out; `None`: that is the tenant itself, or would be with one more.
-    fn make_room(&mut self, tenant: &str) -> Option<Weak<Session>> {
+    /// Takes one of those of who has most out. Where that is the tenant itself, or would be with one more, one of its own that
+    /// is over; `None`: there is none.
+    fn make_room(&mut self, tenant: &Arc<str>) -> Option<Weak<Session>> {
         let own = self.tenants.get(tenant).map_or(0, BTreeMap::len);
         let sizes = self.tenants.iter().map(|(name, of)| (of.len(), name));
         let (most, largest) = sizes.max()?;
-        if own + 1 >= most {
-            return None;
-        }
-        let largest = largest.clone();
-        let of_largest = self.tenants.get(&largest)?;
-        let away = |digest: &Digest| {
-            let known = self.known.get(digest);
-            known.is_some_and(|known| known.out.is_detached())
+        let itself = own + 1 >= most;
+        let of = if itself { tenant } else { largest }.clone();
+        let all = self.tenants.get(&of)?;
+        let oldest = |is: fn(&Outlet) -> bool| {
+            let known = |digest| self.known.get(digest).is_some_and(|known| is(&known.out));
+            all.iter().find(|(_, digest)| known(*digest))
         };
-        let oldest_away = of_largest.iter().find(|(_, digest)| away(digest));
-        let number = *oldest_away.or_else(|| of_largest.iter().next())?.0;
-        self.take(&largest, number)
+        let mut number = oldest(Outlet::is_over);
+        if !itself {
+            number = number
+                .or_else(|| oldest(Outlet::is_detached))
+                .or_else(|| all.iter().next());
+        }
+        let number = *number?.0;
+        self.take(&of, number)
     }
 
     fn take(&mut self, tenant: &Arc<str>, number: u64) -> Option<Weak<Session>> {

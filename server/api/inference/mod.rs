@@ -144,6 +144,7 @@ impl GrpcInferenceService for InferenceApi {
         let id = request.id.clone();
         let patience = shared.stream.slow_reader_timeout;
         let (out, mut events) = caller.outlet(&shared.events, CALL_EVENTS, patience);
+        let request = Box::new(request);
         shared.status.items.spawn(async move {
             let call = Call {
                 out: &out,
