@@ -101,6 +101,13 @@ pub async fn run(
         tracing::warn!("{warning}");
     }
     let shared = Shared::new(&config)?;
+    if shared.access.admin_is_open() {
+        tracing::warn!(
+            "AdminService is open: whoever can connect from this machine may read what it tells, clear the caches and \
+             change the corpus, and so may all whom a forwarder on it lets through that adds no headers; --admin keys \
+             or --admin off closes it"
+        );
+    }
     run_on(edges, shared, config, open, shutdown).await
 }
 

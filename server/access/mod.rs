@@ -180,13 +180,6 @@ impl Access {
         };
         let open = config.admin == AdminFor::ThisMachine;
         let (anonymous, local) = (anonymous(false), anonymous(open));
-        if local.as_ref().is_some_and(|local| local.roles.admin) {
-            tracing::warn!(
-                "AdminService is open: whoever can connect from this machine may read what it tells, clear the caches and \
-                 change the corpus, and so may all whom a forwarder on it lets through that adds no headers; --admin keys \
-                 or --admin off closes it"
-            );
-        }
         Ok(Self {
             book,
             tls,
@@ -254,6 +247,11 @@ impl Access {
             },
         };
         Some((known, basis?))
+    }
+
+    /// Whether nobody is asked who they are, and who calls from this machine may administer: to be said at the start.
+    pub fn admin_is_open(&self) -> bool {
+        (self.local.as_ref()).is_some_and(|local| local.roles.admin)
     }
 
     /// Who may make use of the role `admin`.

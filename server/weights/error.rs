@@ -3,7 +3,7 @@
 //! The parsers see bytes and know no file: their own errors ([`GgufError`], [`SafetensorsError`], [`PackedError`], [`ConfigError`]) are
 //! wrapped in a [`WeightsError`] by whoever knows the path.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::gguf::GgufError;
 use super::huggingface::SafetensorsError;
@@ -13,7 +13,10 @@ use super::packed::PackedError;
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// Nothing is there.
-    #[error("{path}: no such file or directory; give a GGUF file or a Hugging Face directory")]
+    #[error(
+        "{path}: no such file or directory; give a GGUF file or a Hugging Face directory{from}",
+        from = from(path)
+    )]
     NotFound {
         /// As asked for.
         path: PathBuf,
@@ -250,4 +253,16 @@ pub enum ConfigError {
         /// What is, or what to do.
         reason: String,
     },
+}
+
+/// Where a relative path was looked for: the default one is of the directory that the project was built in.
+fn from(path: &Path) -> String {
+    if path.is_absolute() {
+        return String::new();
+    }
+    let here = std::env::current_dir();
+    here.map_or_else(
+        |_| String::new(),
+        |here| format!(" (seen from {})", here.display()),
+    )
 }
