@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,6 +22,10 @@ use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
 use crate::status::{Phase, ServerStatus};
 use crate::telemetry::Traces;
 use crate::workbench::Workbench;
+
+/// Connections that wait to be accepted, as far as the system lets them (`net.core.somaxconn`). One for which there is no
+/// room is tried again by its client after a second.
+const BACKLOG: u32 = 4096;
 
 /// After the items have been answered: time for connections to say goodbye, and for the last traces.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -43,15 +47,26 @@ impl Listeners {
     /// # Errors
     /// Names the address that cannot be bound.
     pub async fn bind(grpc: SocketAddr, http: SocketAddr) -> anyhow::Result<Self> {
-        let bind = async |address: SocketAddr, what: &str| {
-            let listener = TcpListener::bind(address).await;
+        let bind = |address: SocketAddr, what: &str| {
+            let listener = listen(address);
             listener.with_context(|| format!("cannot listen on {address} for {what}"))
         };
         Ok(Self {
-            grpc: bind(grpc, "gRPC").await?,
-            http: bind(http, "HTTP").await?,
+            grpc: bind(grpc, "gRPC")?,
+            http: bind(http, "HTTP")?,
         })
     }
+}
+
+/// As `TcpListener::bind`, which lets 128 wait alone.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Where a server meets the world. What it has of its own beside this is what it was given in its configuration.

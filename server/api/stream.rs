@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tonic::Status;
 
@@ -238,6 +239,8 @@ impl Served {
                 if let Err(error) = self.explain(item) {
                     self.refuse(&id, Some(cost), error).await;
                 }
+                // Others are served before the next one, however many come at once.
+                yield_now().await;
             }
             Some(Wish::Cancel(cancel)) => session.cancel(&cancel.id, CancelReason::Asked),
             Some(Wish::Received(received)) => session.received(&received.ids),

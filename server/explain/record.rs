@@ -10,10 +10,9 @@ use crate::explain::{Accepted, EventKind, ItemEvent, Outlet};
 /// What a stream remembers of an item.
 #[derive(Debug, Default)]
 pub struct Record {
-    /// What was sent is kept, so that it can be sent again.
-    keeps: bool,
     started: AtomicBool,
-    sent: Mutex<Sent>,
+    /// What was sent, where it is kept so that it can be sent again.
+    sent: Option<Box<Mutex<Sent>>>,
 }
 
 /// What a client has of an item, by its own account.
@@ -56,8 +55,8 @@ impl Record {
     /// Of an item that has done nothing yet. With `keeps` it remembers what was sent.
     pub fn new(keeps: bool) -> Self {
         Self {
-            keeps,
-            ..Self::default()
+            started: AtomicBool::new(false),
+            sent: keeps.then(Box::default),
         }
     }
 
@@ -71,15 +70,15 @@ impl Record {
     }
 
     pub(super) fn accepted(&self, accepted: &Accepted) {
-        if self.keeps {
-            self.lock().accepted = Some(accepted.clone());
+        if let Some(mut sent) = self.lock() {
+            sent.accepted = Some(accepted.clone());
         }
     }
 
     /// A delta was sent: with those before it, this many of the log.
     pub(super) fn delta(&self, read: usize) {
-        if self.keeps {
-            self.lock().marks.push(read);
+        if let Some(mut sent) = self.lock() {
+            sent.marks.push(read);
         }
     }
 
@@ -87,23 +86,27 @@ impl Record {
     /// answer is kept.
     pub(super) fn ended(&self, reader: impl FnOnce() -> Option<Reader>, kind: &EventKind) {
         self.started();
-        if self.keeps {
+        if self.sent.is_some() {
             let last = Last {
                 reader: reader(),
                 kind: kind.clone(),
             };
-            self.lock().last = Some(last);
+            if let Some(mut sent) = self.lock() {
+                sent.last = Some(last);
+            }
         }
     }
 
     /// Goes on behind what the client has, on its new connection.
     pub fn go_on_from(&self, has: Has) {
-        self.lock().has = Some(has);
+        if let Some(mut sent) = self.lock() {
+            sent.has = Some(has);
+        }
     }
 
     /// On a new connection: where to go on. Gives what the client has, and the deltas of the log that this is.
     pub(super) fn rewind(&self) -> Option<(Has, usize)> {
-        let mut sent = self.lock();
+        let mut sent = self.lock()?;
         let mut has = sent.has.take()?;
         has.deltas = has.deltas.min(sent.marks.len());
         sent.marks.truncate(has.deltas);
@@ -114,7 +117,9 @@ impl Record {
     pub fn kept_bytes(&self) -> usize {
         // The record, its entries under its id, its last event, and the log that its answer is in.
         const BASE: usize = 2048;
-        let sent = self.lock();
+        let Some(sent) = self.lock() else {
+            return BASE;
+        };
         let text = sent.last.as_ref().map_or(0, |last| {
             let full = match &last.kind {
                 EventKind::Done(done) => done.full_text.as_ref().map_or(0, String::len),
@@ -162,7 +167,9 @@ impl Record {
 
     /// Whether a client that has this, and has read so many deltas of the log, misses this part.
     fn has_more(&self, part: Part, has: Has, read: usize) -> bool {
-        let sent = self.lock();
+        let Some(sent) = self.lock() else {
+            return false;
+        };
         let answer = sent.last.as_ref().and_then(|last| last.reader.as_ref());
         // What failed before it was accepted has its last event alone.
         let answer = answer.filter(|_| sent.accepted.is_some());
@@ -175,7 +182,7 @@ impl Record {
 
     /// Makes a part of it again.
     fn again(&self, part: Part, has: Has, read: usize) -> Option<EventKind> {
-        let mut sent = self.lock();
+        let mut sent = self.lock()?;
         match part {
             Part::Accepted => sent.accepted.clone().map(EventKind::Accepted),
             Part::Text => {
@@ -189,8 +196,10 @@ impl Record {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Sent> {
+    /// What was sent, if it is kept.
+    fn lock(&self) -> Option<MutexGuard<'_, Sent>> {
+        let sent = self.sent.as_ref()?;
         // Each operation leaves it whole.
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(sent.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
