@@ -314,8 +314,8 @@ impl LaneState {
         requests: &mut HashMap<u64, Request>,
         now: Instant,
     ) -> Vec<Piece> {
-        // By what each will have been served with its next text, and not before it: who has just come was served as much as who
-        // is there, and should not wait for a long text of another's with a short one.
+        // By what each will have been served with its next text, and not before it: who has just come was served as much as
+        // who is there, and should not wait for a long text of another's with a short one.
         let turn = |ledger: &Ledger, tenant: &Tenant, first: u64, next: usize| {
             let served = ledger.served(tenant) + next as f64 / ledger.weight(tenant);
             // Never negative, so the bits are in the order of the numbers.
