@@ -118,8 +118,12 @@ impl Limit {
     pub fn is_over(&self) -> bool {
         if matches!(self.clock, Clock::Thread(_)) {
             let spent = self.spent();
-            let late = spent.saturating_sub(self.asked.replace(spent));
-            self.longest.set(self.longest.get().max(late));
+            let asked = self.asked.replace(spent);
+            // Before the first question the work is got ready, which happens once.
+            if !asked.is_zero() {
+                let late = spent.saturating_sub(asked);
+                self.longest.set(self.longest.get().max(late));
+            }
             if spent + self.longest.get() >= self.time {
                 self.reached.set(true);
             }

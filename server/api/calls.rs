@@ -107,6 +107,11 @@ impl Calls {
         }
     }
 
+    /// Whether too many have been taken back in haste.
+    pub(super) fn is_flood(&self) -> bool {
+        self.0.state.borrow().flood
+    }
+
     /// Resolves when too many have been taken back in haste.
     pub(super) async fn flood(&self) {
         let mut states = self.0.state.subscribe();
@@ -170,10 +175,6 @@ mod tests {
         Calls::new(streams, place.usage())
     }
 
-    fn is_flood(calls: &Calls) -> bool {
-        calls.flood().now_or_never().is_some()
-    }
-
     #[tokio::test(start_paused = true)]
     async fn many_taken_back_at_once_are_a_flood_and_as_many_over_time_are_not() {
         let calls = calls(2);
@@ -183,10 +184,10 @@ mod tests {
         }
         for taken_back in 0..32 {
             drop(calls.begin().expect("no flood"));
-            assert!(!is_flood(&calls), "{taken_back} of 32");
+            assert!(!calls.is_flood(), "{taken_back} of 32");
         }
         drop(calls.begin().expect("no flood"));
-        assert!(is_flood(&calls) && calls.begin().is_none());
+        assert!(calls.is_flood() && calls.begin().is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,7 +199,7 @@ mod tests {
         let long: Vec<_> = (0..100).map(|_| calls.begin()).collect();
         sleep(HASTE).await;
         drop(long);
-        assert!(!is_flood(&calls));
+        assert!(!calls.is_flood());
     }
 
     #[tokio::test(start_paused = true)]

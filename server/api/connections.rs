@@ -286,7 +286,7 @@ impl Connections {
         let mut connection = pin!(builder.serve_connection(io, service));
         let reason = tokio::select! {
             result = &mut connection => {
-                if result.as_ref().is_err_and(|error| is_flood(&**error)) {
+                if calls.is_flood() || result.as_ref().is_err_and(|error| is_flood(&**error)) {
                     self.closed(&Reason::Flood);
                     place.misused();
                 }
@@ -312,13 +312,18 @@ impl Connections {
             Reason::Idle | Reason::Revoked => {
                 self.within(self.limits.keepalive_timeout, connection).await
             }
-            Reason::Age => self.within(self.limits.max_age_grace, connection).await,
+            Reason::Age => tokio::select! {
+                () = self.within(self.limits.max_age_grace, connection) => {}
+                () = place.displaced() => {}
+            },
             // It may be a balancer's, with calls of others that are not to end with it.
             Reason::Flood => {
                 place.misused();
                 tokio::select! {
                     () = self.within(self.limits.max_age_grace, connection) => {}
                     () = calls.go_on(FLOOD_GOODBYE) => {}
+                    // No known caller is on it.
+                    () = place.displaced() => {}
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! for ever: one that was passed over [`PASSED`] times has the next batch.
 //!
 //! Within a lane, tenants take turns text by text: the one that will have been given fewest tokens with its next text goes
-//! next ([`Ledger`]), so a newcomer's texts are in the next batch, whatever another one has brought.
+//! next ([`Ledger`]), so a newcomer's short texts are in the next batch, whatever another one has brought.
 //! Where a lane has no room, the tenant that has most of it gives up what it brought last, as long as it still has more than
 //! the newcomer would: so nobody can fill a lane against others, and alone it may have all of it.
 

@@ -295,7 +295,7 @@ impl State {
     /// The engine takes one more. False if it is not its turn, or there is none for it.
     fn take_next(&mut self, engine: usize, core: &mut Core, now: Instant) -> bool {
         let paused: Vec<Tenant> = core.paused_tenants().cloned().collect();
-        let least = self.least_served();
+        let least = self.least_served(engine);
         core.set_standings(|tenant| Standing {
             ahead: self.ledger.served(tenant) > least,
             ..self.standing(tenant, paused.contains(tenant), now)
@@ -378,9 +378,9 @@ impl State {
         }
     }
 
-    /// The least that anybody was served who is there.
-    fn least_served(&self) -> f64 {
-        let running = self.engines.iter().flat_map(|engine| &engine.tenants);
+    /// The least that anybody was served who waits, or is in the engine's hands.
+    fn least_served(&self, engine: usize) -> f64 {
+        let running = &self.engines[engine].tenants;
         let there = self.room.tenants().chain(running);
         there
             .map(|tenant| self.ledger.served(tenant))

@@ -23,9 +23,9 @@ pub struct ResumeOptions {
 
 /// The streams that can be resumed. A token of another server, or of before a restart, is not known here.
 ///
-/// When there are as many as there may be, a tenant that has fewer than another takes the place of one of those of who has
-/// most: of the oldest that is over, else of the oldest whose client is away, else of the oldest, which is then served
-/// without. So no tenant keeps another from an equal share. One that has most takes the place of one of its own that is over.
+/// When there are as many as there may be, a tenant takes the place of one of its own that is over. Where it has none, and
+/// fewer than another, it takes one of those of who has most: of the oldest that is over, else of the oldest whose client is
+/// away, else of the oldest, which is then served without. So no tenant keeps another from an equal share.
 #[derive(Debug)]
 pub struct Sessions {
     pub(super) options: ResumeOptions,
@@ -118,27 +118,37 @@ impl Sessions {
 }
 
 impl Table {
-    /// Takes one of those of who has most out. Where that is the tenant itself, or would be with one more, one of its own that
-    /// is over; `None`: there is none.
+    /// Takes one out: the tenant's own that is over, else one of those of who has most, if that is more than the tenant would
+    /// have. `None`: there is none.
     fn make_room(&mut self, tenant: &Arc<str>) -> Option<Weak<Session>> {
+        if let Some(number) = self.oldest(tenant, Outlet::is_over) {
+            return self.take(tenant, number);
+        }
         let own = self.tenants.get(tenant).map_or(0, BTreeMap::len);
         let sizes = self.tenants.iter().map(|(name, of)| (of.len(), name));
         let (most, largest) = sizes.max()?;
-        let itself = own + 1 >= most;
-        let of = if itself { tenant } else { largest }.clone();
-        let all = self.tenants.get(&of)?;
-        let oldest = |is: fn(&Outlet) -> bool| {
-            let known = |digest| self.known.get(digest).is_some_and(|known| is(&known.out));
-            all.iter().find(|(_, digest)| known(*digest))
-        };
-        let mut number = oldest(Outlet::is_over);
-        if !itself {
-            number = number
-                .or_else(|| oldest(Outlet::is_detached))
-                .or_else(|| all.iter().next());
+        if own + 1 < most {
+            let largest = largest.clone();
+            let number = (self.oldest(&largest, Outlet::is_over))
+                .or_else(|| self.oldest(&largest, Outlet::is_detached))
+                .or_else(|| self.oldest(&largest, |_| true))?;
+            return self.take(&largest, number);
         }
-        let number = *number?.0;
-        self.take(&of, number)
+        if own > 0 {
+            return None;
+        }
+        // With one for each, who has none at all is before one that is over.
+        let over = |name: &Arc<str>| Some((name.clone(), self.oldest(name, Outlet::is_over)?));
+        let (name, number) = self.tenants.keys().find_map(over)?;
+        self.take(&name, number)
+    }
+
+    /// The tenant's oldest of which this is so.
+    fn oldest(&self, tenant: &Arc<str>, is: fn(&Outlet) -> bool) -> Option<u64> {
+        let known = |digest: &Digest| self.known.get(digest).is_some_and(|known| is(&known.out));
+        let mut all = self.tenants.get(tenant)?.iter();
+        all.find(|(_, digest)| known(digest))
+            .map(|(number, _)| *number)
     }
 
     fn take(&mut self, tenant: &Arc<str>, number: u64) -> Option<Weak<Session>> {
