@@ -114,6 +114,12 @@ impl Error {
         matches!(self, Self::Connection { .. })
     }
 
+    /// Whether there is no connection because the server's certificate is not trusted.
+    pub fn is_untrusted(&self) -> bool {
+        // rustls's words; the transport hands no more on.
+        matches!(self, Self::Connection { reason, .. } if reason.starts_with("invalid peer certificate"))
+    }
+
     /// From the status that ended a call to `address`.
     pub(crate) fn from_status(address: &str, status: &Status) -> Self {
         // tonic gives a source only to a status that it made itself, out of a transport's error.

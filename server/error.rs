@@ -64,9 +64,9 @@ pub enum Error {
         "no valid credentials; send a bearer token, or a client certificate, that this server knows"
     )]
     Unauthenticated,
-    /// Who calls may not do this.
-    #[error("these credentials do not allow this call")]
-    PermissionDenied,
+    /// Who calls may not do this, for want of a role.
+    #[error("these credentials do not allow this call, which needs the role \"{0}\"")]
+    PermissionDenied(&'static str),
     /// The files cannot be read that would tell who may call. Which, and why, is in the server's log.
     #[error(
         "the server cannot read who may call, so it lets nobody in; try another one, or again later"
@@ -151,7 +151,7 @@ impl Error {
             Self::NoEmbeddings(_) => Code::FailedPrecondition,
             Self::CorpusFull { .. } => Code::ResourceExhausted,
             Self::Unauthenticated => Code::Unauthenticated,
-            Self::PermissionDenied => Code::PermissionDenied,
+            Self::PermissionDenied(_) => Code::PermissionDenied,
             Self::Cancelled(_) => Code::Cancelled,
             Self::Deadline => Code::DeadlineExceeded,
             Self::Engine | Self::Internal => Code::Internal,
@@ -170,7 +170,7 @@ impl Error {
             Self::Retiring => "retiring",
             Self::RateLimited { .. } => "rate_limited",
             Self::Unauthenticated => "unauthenticated",
-            Self::PermissionDenied => "permission_denied",
+            Self::PermissionDenied(_) => "permission_denied",
             Self::CallersUnknown => "callers_unknown",
             Self::Loading => "loading",
             Self::ShuttingDown => "shutting_down",
@@ -208,7 +208,7 @@ impl Error {
             | Self::DuplicateId(_)
             | Self::NotCached
             | Self::Unauthenticated
-            | Self::PermissionDenied
+            | Self::PermissionDenied(_)
             | Self::Cancelled(_)
             | Self::NoEmbeddings(_)
             | Self::Deadline
@@ -228,7 +228,7 @@ impl Error {
             | Self::StreamBytesFull { .. }
             | Self::RateLimited { .. }
             | Self::Unauthenticated
-            | Self::PermissionDenied
+            | Self::PermissionDenied(_)
             | Self::CallersUnknown
             | Self::Retiring
             | Self::Loading

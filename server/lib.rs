@@ -48,6 +48,7 @@ pub mod retrieval;
 pub mod run;
 pub mod scheduler;
 pub mod session;
+mod share;
 pub mod status;
 pub mod telemetry;
 pub mod text;

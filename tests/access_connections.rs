@@ -13,7 +13,7 @@ use tonic::{Code, Request};
 
 use crate::common::server::TestServer;
 use crate::common::sockets::PATIENCE;
-use crate::common::stream::{TestStream, finish, is_accepted, is_last, item};
+use crate::common::stream::{TestStream, finish, is_last, item};
 
 #[tokio::test]
 async fn a_connection_too_many_is_closed_and_the_others_go_on() {
@@ -24,8 +24,7 @@ async fn a_connection_too_many_is_closed_and_the_others_go_on() {
         TestStream::open(&server).await,
     );
     for stream in [&mut a, &mut b] {
-        stream.explain(item("a", "x = 1")).await;
-        stream.wait_for("a", is_accepted).await;
+        stream.begin(item("a", "x = 1")).await;
     }
     let mut third = TcpStream::connect(server.grpc).await.expect("it listens");
     let read = third.read(&mut [0; 1]).await;

@@ -41,7 +41,7 @@ async fn a_changed_certificate_is_served_to_new_connections_and_old_ones_live_on
         .model()
         .await
         .expect_err("not known");
-    assert!(wrong.is_connection(), "{wrong}");
+    assert!(wrong.is_connection() && wrong.is_untrusted(), "{wrong}");
 
     // A bad file changes nothing, and is counted.
     files.write(

@@ -14,7 +14,7 @@ use tonic::{Code, Request};
 use crate::common::certificates::Files;
 use crate::common::keys::make_key;
 use crate::common::server::TestServer;
-use crate::common::stream::{TestStream, is_accepted, is_last, item};
+use crate::common::stream::{TestStream, is_last, item};
 
 const WITHDRAWN: &str = "code_explainer_cancellations_total{reason=\"withdrawn\"}";
 const RELOADED: &str = "code_explainer_file_reloads_total{file=\"auth\",result=\"ok\"}";
@@ -65,12 +65,10 @@ async fn its_streams_and_calls_end_and_those_of_others_go_on() {
     control.hold();
 
     let mut plain = stream(&server, &leaked).await;
-    plain.explain(item("plain", "x = 1")).await;
-    plain.wait_for("plain", is_accepted).await;
+    plain.begin(item("plain", "x = 1")).await;
     let mut resumable = stream(&server, &leaked).await;
     open(&mut resumable, String::new(), Vec::new()).await;
-    resumable.explain(item("resumable", "x = 2")).await;
-    resumable.wait_for("resumable", is_accepted).await;
+    resumable.begin(item("resumable", "x = 2")).await;
     let mut request = Request::new(item("", "x = 3"));
     add(&leaked, request.metadata_mut());
     let call = server.client().await.explain(request).await;
@@ -85,8 +83,7 @@ async fn its_streams_and_calls_end_and_those_of_others_go_on() {
     let warming = admin.warm_cache(request).await;
     let mut warming = warming.expect("an admin").into_inner();
     let mut good = stream(&server, &kept).await;
-    good.explain(item("good", "y = 1")).await;
-    good.wait_for("good", is_accepted).await;
+    good.begin(item("good", "y = 1")).await;
 
     files.write("book", &kept_line);
     assert_eq!(end(&mut plain).await, Code::Unauthenticated);
@@ -126,8 +123,7 @@ impl Left {
         control.hold();
         let mut first = stream(&server, &old).await;
         let session = open(&mut first, String::new(), Vec::new()).await;
-        first.explain(item("begun", "x = 1")).await;
-        first.wait_for("begun", is_accepted).await;
+        first.begin(item("begun", "x = 1")).await;
         drop(first);
         Self {
             files,

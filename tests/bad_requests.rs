@@ -81,8 +81,7 @@ async fn a_duplicate_id_in_flight_is_refused_and_the_first_goes_on() {
     let (server, control) = TestServer::fake(&[]).await;
     control.hold();
     let mut stream = TestStream::open(&server).await;
-    stream.explain(item("same", "x = 1")).await;
-    stream.wait_for("same", is_accepted).await;
+    stream.begin(item("same", "x = 1")).await;
     stream.explain(item("same", "y = 2")).await;
     let Event::Error(error) = stream.wait_for("same", is_last).await else {
         panic!("refused")
@@ -115,8 +114,7 @@ async fn a_full_queue_refuses_with_a_delay_and_keeps_what_it_has() {
     let (server, control) = TestServer::fake(&["--queue-items", "3", "--batch-size", "1"]).await;
     control.hold();
     let mut stream = TestStream::open(&server).await;
-    stream.explain(item("running", "x = 0")).await;
-    stream.wait_for("running", is_accepted).await;
+    stream.begin(item("running", "x = 0")).await;
     // Until the engine has taken it out of the queue.
     server.until_metric("code_explainer_queue_depth", 0.0).await;
     for i in 0..3 {
@@ -155,8 +153,7 @@ async fn a_stream_has_a_bound_of_its_own() {
     };
     assert_eq!(Code::from(error.code), Code::ResourceExhausted);
     let mut other = TestStream::open(&server).await;
-    other.explain(item("c", "x = 1")).await;
-    other.wait_for("c", is_accepted).await;
+    other.begin(item("c", "x = 1")).await;
     control.release();
     stream.half_close();
     let mut done = 0;

@@ -13,7 +13,7 @@ use crate::common::envoy::Envoy;
 use crate::common::http2::{Connection, STREAM, framed, status};
 use crate::common::programs::ServerProcess;
 use crate::common::server::{TestServer, metric};
-use crate::common::stream::{TestStream, is_accepted, is_last, item};
+use crate::common::stream::{TestStream, is_last, item};
 
 const ITEMS: usize = 100;
 const CONNECTIONS: &str = "cluster.server.upstream_cx_total";
@@ -69,8 +69,7 @@ async fn bad_clients_do_not_end_the_calls_of_good_ones() {
     let good = ExplainServiceClient::new(client(&envoy).await);
     let mut good = TestStream::open_on(good).await;
     control.hold();
-    good.explain(item("good", "good = 1")).await;
-    good.wait_for("good", is_accepted).await;
+    good.begin(item("good", "good = 1")).await;
     let before = envoy.stat(CONNECTIONS).await;
     cancel(&envoy).await;
     tokio::join!(

@@ -6,7 +6,7 @@ use code_explainer_client::proto::{CacheLevel, CacheMode, ExplainRequest, Replay
 use tonic::Code;
 
 use crate::common::server::TestServer;
-use crate::common::stream::{Outcome, TestStream, is_accepted, is_last, item};
+use crate::common::stream::{Outcome, TestStream, is_last, item};
 
 async fn ask(server: &TestServer, id: &str, mode: CacheMode, replay: Replay) -> Outcome {
     let mut stream = TestStream::open(server).await;
@@ -51,8 +51,7 @@ async fn only_does_not_wait_for_an_answer_that_is_being_made() {
     let (server, control) = TestServer::fake(&[]).await;
     control.hold();
     let mut first = TestStream::open(&server).await;
-    first.explain(item("first", "x = 1")).await;
-    first.wait_for("first", is_accepted).await;
+    first.begin(item("first", "x = 1")).await;
     let missing = ask_for(&server, CacheMode::Only).await;
     assert_eq!(missing.error.expect("an error").code, Code::NotFound as i32);
     control.release();
@@ -119,8 +118,7 @@ async fn a_paced_replay_takes_the_time_of_the_original() {
     let (server, control) = TestServer::fake(&["--speculation", "off"]).await;
     control.hold();
     let mut stream = TestStream::open(&server).await;
-    stream.explain(item("original", "x = 1")).await;
-    stream.wait_for("original", is_accepted).await;
+    stream.begin(item("original", "x = 1")).await;
     let mut pace = tokio::time::interval(Duration::from_millis(30));
     for _ in 0..17 {
         pace.tick().await;

@@ -4,7 +4,7 @@ use code_explainer_client::proto::{CacheLevel, ExplainRequest};
 
 use crate::common::redis::RedisServer;
 use crate::common::server::TestServer;
-use crate::common::stream::{Outcome, TestStream, is_accepted, is_last, item};
+use crate::common::stream::{Outcome, TestStream, is_last, item};
 
 async fn ask(server: &TestServer, wanted: ExplainRequest) -> Outcome {
     let mut stream = TestStream::open(server).await;
@@ -43,13 +43,11 @@ async fn a_hit_takes_no_place_in_the_queue() {
     let first = ask(&server, item("first", "x = 1")).await;
     control.hold();
     let mut full = TestStream::open(&server).await;
-    full.explain(item("running", "y = 1")).await;
-    full.wait_for("running", is_accepted).await;
+    full.begin(item("running", "y = 1")).await;
     server
         .until_metric("code_explainer_running_sequences", 1.0)
         .await;
-    full.explain(item("waiting", "z = 1")).await;
-    full.wait_for("waiting", is_accepted).await;
+    full.begin(item("waiting", "z = 1")).await;
     let refused = ask(&server, item("refused", "w = 1")).await;
     assert!(refused.error.is_some(), "the queue is full");
     let again = ask(&server, item("again", "x = 1")).await;

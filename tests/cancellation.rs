@@ -1,7 +1,7 @@
 //! Work that nobody waits for stops, and what it held is free for others.
 
 use crate::common::server::TestServer;
-use crate::common::stream::{TestStream, is_accepted, is_last, item};
+use crate::common::stream::{TestStream, is_last, item};
 use code_explainer_client::proto::explain_stream_response::Event;
 use tonic::Code;
 
@@ -13,8 +13,7 @@ async fn a_cancelled_item_ends_with_cancelled_and_the_others_go_on() {
     let (server, control) = TestServer::fake(&[]).await;
     control.hold();
     let mut stream = TestStream::open(&server).await;
-    stream.explain(item("long", "x = 1")).await;
-    stream.wait_for("long", is_accepted).await;
+    stream.begin(item("long", "x = 1")).await;
     stream.explain(item("other", "y = 2")).await;
     stream.cancel("long").await;
     let Event::Error(error) = stream.wait_for("long", is_last).await else {

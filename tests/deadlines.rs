@@ -6,7 +6,7 @@ use code_explainer_client::proto::{Done, ExplainRequest, FinishReason, OnDeadlin
 use tonic::{Code, Request};
 
 use crate::common::server::TestServer;
-use crate::common::stream::{TestStream, is_accepted, is_delta, is_last, item};
+use crate::common::stream::{TestStream, is_delta, is_last, item};
 
 const USED: &str = "code_explainer_kv_blocks{state=\"used\"}";
 const GIVEN_UP: &str = "code_explainer_cancellations_total{reason=\"deadline\"}";
@@ -34,8 +34,7 @@ async fn an_item_fails_at_its_deadline_in_the_queue_and_in_the_engine() {
     let (server, control) = TestServer::fake(&["--batch-size", "1"]).await;
     control.hold();
     let mut stream = TestStream::open(&server).await;
-    stream.explain(within("runs", 300, OnDeadline::Fail)).await;
-    stream.wait_for("runs", is_accepted).await;
+    stream.begin(within("runs", 300, OnDeadline::Fail)).await;
     stream
         .explain(within("waits", 200, OnDeadline::Unspecified))
         .await;

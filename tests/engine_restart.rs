@@ -7,7 +7,7 @@ use code_explainer_client::proto::explain_stream_response::Event;
 use tonic::Code;
 
 use crate::common::server::{TestServer, fake_loader};
-use crate::common::stream::{TestStream, is_accepted, is_delta, is_last, item};
+use crate::common::stream::{TestStream, is_delta, is_last, item};
 
 const WEDGED: &str = "code_explainer_engine_restarts_total{cause=\"wedged\"}";
 const USED: &str = "code_explainer_kv_blocks{state=\"used\"}";
@@ -34,8 +34,7 @@ async fn a_wedged_engine_fails_its_items_and_is_started_again() {
     let (server, control) = TestServer::fake(&flags).await;
     let mut stream = TestStream::open(&server).await;
     let end = control.hang_in_next_step();
-    stream.explain(item("stuck", "x = 1")).await;
-    stream.wait_for("stuck", is_accepted).await;
+    stream.begin(item("stuck", "x = 1")).await;
     stream.explain(item("waits", "y = 2")).await;
     wedged(&mut stream, "stuck").await;
     assert_eq!(server.metric(WEDGED).await, Some(1.0));

@@ -125,8 +125,7 @@ async fn a_queue_full_of_items_says_when_to_come_back() {
     stream.explain(item("first", "x = 0")).await;
     stream.wait_for("first", is_last).await;
     control.hold();
-    stream.explain(item("runs", "x = 1")).await;
-    stream.wait_for("runs", is_accepted).await;
+    stream.begin(item("runs", "x = 1")).await;
     server.until_metric("code_explainer_queue_depth", 0.0).await;
     for id in ["a", "b"] {
         stream.explain(item(id, &format!("{id} = 1"))).await;
@@ -149,12 +148,10 @@ async fn a_queue_full_of_prompt_tokens_takes_no_more_of_them() {
     let (server, control) = TestServer::fake(&flags).await;
     control.hold();
     let mut stream = TestStream::open(&server).await;
-    stream.explain(item("runs", "x = 1")).await;
-    stream.wait_for("runs", is_accepted).await;
+    stream.begin(item("runs", "x = 1")).await;
     server.until_metric("code_explainer_queue_depth", 0.0).await;
     // Longer than all of it: it may wait, but alone.
-    stream.explain(item("long", &"y = 2\n".repeat(60))).await;
-    stream.wait_for("long", is_accepted).await;
+    stream.begin(item("long", &"y = 2\n".repeat(60))).await;
     stream.explain(item("more", "z = 3")).await;
     let error = refused(&mut stream, "more").await;
     assert_eq!(Code::from(error.code), Code::ResourceExhausted);

@@ -193,8 +193,7 @@ async fn after_its_time_and_on_another_server_it_is_not_known() {
     let (server, control) = TestServer::fake(&["--resume-ttl", "50ms"]).await;
     control.hold();
     let (mut stream, session) = resumable(&server, "", Vec::new()).await;
-    stream.explain(item("a", "x = 1")).await;
-    stream.wait_for("a", is_accepted).await;
+    stream.begin(item("a", "x = 1")).await;
     drop(stream);
     server.until_metric(CANCELLED, 1.0).await;
     server.until_metric(DETACHED, 0.0).await;
@@ -241,8 +240,7 @@ async fn an_old_stream_hands_back_what_was_not_begun() {
     let (server, control) = TestServer::fake(&flags).await;
     control.hold();
     let (mut stream, _) = resumable(&server, "", Vec::new()).await;
-    stream.explain(item("begun", "x = 1")).await;
-    stream.wait_for("begun", is_accepted).await;
+    stream.begin(item("begun", "x = 1")).await;
     server.until_metric("code_explainer_queue_depth", 0.0).await;
     stream.explain(item("waits", "y = 1")).await;
     let (reason, not_started) = go_away(&mut stream).await;
@@ -268,11 +266,9 @@ async fn a_server_that_drains_says_so() {
     let (mut server, control) = TestServer::fake(&["--batch-size", "1"]).await;
     control.hold();
     let (mut stream, _) = resumable(&server, "", Vec::new()).await;
-    stream.explain(item("begun", "x = 1")).await;
-    stream.wait_for("begun", is_accepted).await;
+    stream.begin(item("begun", "x = 1")).await;
     server.until_metric("code_explainer_queue_depth", 0.0).await;
-    stream.explain(item("waits", "y = 1")).await;
-    stream.wait_for("waits", is_accepted).await;
+    stream.begin(item("waits", "y = 1")).await;
     server.terminate();
     let (reason, not_started) = go_away(&mut stream).await;
     assert_eq!(

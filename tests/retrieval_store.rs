@@ -111,6 +111,18 @@ async fn a_later_answer_takes_the_place_of_the_earlier_and_the_busiest_tenant_ma
 }
 
 #[tokio::test]
+async fn who_has_many_answers_at_once_does_not_keep_anothers_out() {
+    let retrieval = retrieval(100);
+    // None is stored before all have come: there is one thread, and nothing to wait for.
+    for n in 0..1000 {
+        retrieval.keep_answer(b"a", "", &format!("x = {n}"), "of a");
+    }
+    retrieval.keep_answer(b"b", "", "only", "of b");
+    retrieval.settled().await;
+    assert_eq!(found(&retrieval, b"b", "only").await.len(), 1);
+}
+
+#[tokio::test]
 async fn answers_are_not_kept_unless_that_is_asked_for() {
     let retrieval = retrieval(0);
     retrieval.keep_answer(b"a", "", "x = 1", "an answer");

@@ -10,7 +10,7 @@ use code_explainer_client::proto::explain_stream_response::Event;
 
 use crate::common::redis::{RedisServer, eventually};
 use crate::common::server::TestServer;
-use crate::common::stream::{Outcome, TestStream, is_accepted, is_delta, is_last, item};
+use crate::common::stream::{Outcome, TestStream, is_delta, is_last, item};
 
 const GENERATED: &str = "code_explainer_tokens_total{kind=\"generated\"}";
 
@@ -74,8 +74,7 @@ async fn the_waiter_streams_what_the_other_replica_makes() {
     let (two, other) = replica(&redis, "20s").await;
     control.hold();
     let mut first = TestStream::open(&one).await;
-    first.explain(item("a", "x = 1")).await;
-    first.wait_for("a", is_accepted).await;
+    first.begin(item("a", "x = 1")).await;
     let steps = other.steps();
     let mut second = TestStream::open(&two).await;
     second.explain(item("b", "x = 1")).await;
@@ -121,8 +120,7 @@ async fn an_answer_whose_replica_is_gone_is_finished_by_the_waiter() {
     };
     control.hold();
     let mut first = TestStream::open(&one).await;
-    first.explain(item("a", "x = 1")).await;
-    first.wait_for("a", is_accepted).await;
+    first.begin(item("a", "x = 1")).await;
     let second = tokio::spawn({
         let mut stream = TestStream::open(&two).await;
         stream.explain(item("b", "x = 1")).await;

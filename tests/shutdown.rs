@@ -4,15 +4,14 @@ use code_explainer_client::proto::explain_stream_response::Event;
 use tonic::Code;
 
 use crate::common::server::TestServer;
-use crate::common::stream::{TestStream, is_accepted, is_last, item};
+use crate::common::stream::{TestStream, is_last, item};
 
 #[tokio::test]
 async fn running_items_are_finished_and_new_ones_refused() {
     let (mut server, control) = TestServer::fake(&[]).await;
     control.hold();
     let mut stream = TestStream::open(&server).await;
-    stream.explain(item("running", "x = 1")).await;
-    stream.wait_for("running", is_accepted).await;
+    stream.begin(item("running", "x = 1")).await;
     server.terminate();
     while server.get("/readyz").await.1 != "draining\n" {
         tokio::task::yield_now().await;
@@ -37,8 +36,7 @@ async fn an_engine_that_hangs_keeps_neither_its_items_nor_the_process() {
     let (mut server, control) = TestServer::fake(&["--drain-timeout", "10ms"]).await;
     let mut stream = TestStream::open(&server).await;
     control.hold();
-    stream.explain(item("stuck", "x = 1")).await;
-    stream.wait_for("stuck", is_accepted).await;
+    stream.begin(item("stuck", "x = 1")).await;
     server.terminate();
     match stream.wait_for("stuck", is_last).await {
         Event::Error(error) => {

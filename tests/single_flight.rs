@@ -32,8 +32,7 @@ async fn those_who_ask_together_and_those_who_come_late_share_one_generation() {
     let (server, control) = TestServer::fake(&["--cache-size", "0", "--speculation", "off"]).await;
     control.hold();
     let mut first = TestStream::open(&server).await;
-    first.explain(item("first", "x = 1")).await;
-    first.wait_for("first", is_accepted).await;
+    first.begin(item("first", "x = 1")).await;
     let mut second = TestStream::open(&server).await;
     second.explain(item("second", "x = 1")).await;
     control.allow(8);

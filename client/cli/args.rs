@@ -161,7 +161,7 @@ pub(crate) struct GenerationArgs {
     /// With retrieval_augmented: how much passages should differ from each other, 0 to 1.
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     retrieval_diversity: Option<f32>,
-    /// Generate at most this many tokens.
+    /// Generate at most this many tokens; 0, like none, is the server's default.
     #[arg(short = 'n', long, value_name = "N")]
     max_new_tokens: Option<u32>,
     /// Do not let the answer end before this many tokens.

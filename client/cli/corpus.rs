@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{ArgGroup, Args as ClapArgs, Subcommand};
 use code_explainer_client::proto::DocumentOutcome;
 use code_explainer_client::{Client, NewDocument};
 use futures::StreamExt;
@@ -51,9 +51,10 @@ enum CorpusCommand {
         json: bool,
     },
     /// Remove documents.
+    #[command(group(ArgGroup::new("which").required(true).multiple(true).args(["names", "prefix", "all"])))]
     Remove {
         /// Names, as `list` shows them.
-        #[arg(required_unless_present_any = ["prefix", "all"], value_name = "NAME")]
+        #[arg(value_name = "NAME")]
         names: Vec<String>,
         /// Remove those whose names begin so.
         #[arg(long, value_name = "PREFIX")]

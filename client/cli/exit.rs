@@ -43,6 +43,14 @@ impl Stop {
             Self::ClosedPipe => None,
             Self::Output(error) => Some(format!("the output cannot be written: {error}")),
             Self::Usage(message) => Some(message.clone()),
+            Self::Server(
+                error @ Error::Connection {
+                    address, reason, ..
+                },
+            ) if error.is_untrusted() => Some(format!(
+                "the server at {address} is not trusted ({reason}): --tls-ca FILE names the authority that signs its \
+                 certificate, and --tls-server-name the name that is in it"
+            )),
             Self::Server(Error::Connection {
                 address, reason, ..
             }) => Some(format!(

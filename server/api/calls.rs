@@ -1,26 +1,19 @@
-//! The calls of a connection: how many are open, whether there has been one, and whether its client takes back more of them
-//! in haste than anybody needs to, which costs it next to nothing and the server much ("rapid reset", CVE-2023-44487).
+//! The calls of a connection: how many are open, whether there has been one, and whether its client takes one back in haste
+//! after its address has done so more often than anybody needs to: that costs it next to nothing and the server much
+//! ("rapid reset", CVE-2023-44487).
 
 use std::future::pending;
-use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::access::bucket::Bucket;
-use crate::access::rates::Rate;
 use crate::api::places::Use;
 
 /// A call that is taken back before it is answered, this early, was taken back in haste.
 const HASTE: Duration = Duration::from_secs(1);
-/// Calls that a connection may take back in haste at once, for each that it may have open: behind a balancer, many clients
-/// do so.
-const HASTY_PER_STREAM: u32 = 16;
-/// Until as many more may be.
-const HASTY_TIME: Duration = Duration::from_secs(16);
 
 /// What there is to know of a connection's calls. Clones are of the same connection.
 #[derive(Clone)]
@@ -28,9 +21,6 @@ pub(super) struct Calls(Arc<Shared>);
 
 struct Shared {
     state: watch::Sender<State>,
-    since: Instant,
-    hasty: Mutex<Bucket>,
-    most_hasty: Rate,
     usage: Use,
 }
 
@@ -39,7 +29,7 @@ struct State {
     open: usize,
     /// How many there have been.
     begun: u64,
-    /// Too many were taken back in haste.
+    /// One was taken back in haste after too many others of its address.
     flood: bool,
 }
 
@@ -52,17 +42,10 @@ pub(super) struct Call {
 }
 
 impl Calls {
-    /// None yet, of a connection that may have so many at once.
-    pub(super) fn new(streams: u32, usage: Use) -> Self {
-        let hasty = streams.saturating_mul(HASTY_PER_STREAM);
+    /// None yet.
+    pub(super) fn new(usage: Use) -> Self {
         Self(Arc::new(Shared {
             state: watch::Sender::default(),
-            since: Instant::now(),
-            hasty: Mutex::default(),
-            most_hasty: Rate {
-                amount: NonZeroU32::new(hasty).unwrap_or(NonZeroU32::MIN),
-                per: HASTY_TIME,
-            },
             usage,
         }))
     }
@@ -107,12 +90,12 @@ impl Calls {
         }
     }
 
-    /// Whether too many have been taken back in haste.
+    /// Whether one was taken back in haste after too many others of its address.
     pub(super) fn is_flood(&self) -> bool {
         self.0.state.borrow().flood
     }
 
-    /// Resolves when too many have been taken back in haste.
+    /// The same; resolves when it is so.
     pub(super) async fn flood(&self) {
         let mut states = self.0.state.subscribe();
         let _ = states.wait_for(|state| state.flood).await;
@@ -124,14 +107,6 @@ impl Calls {
         let mut states = self.0.state.subscribe();
         let begun = states.borrow().begun;
         let _ = states.wait_for(|state| state.begun > begun).await;
-    }
-
-    fn took_back(&self) -> bool {
-        let shared = &self.0;
-        let mut hasty = shared.hasty.lock().unwrap_or_else(PoisonError::into_inner);
-        hasty
-            .take(shared.most_hasty, 1, shared.since.elapsed())
-            .is_err()
     }
 }
 
@@ -152,7 +127,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let hasty = !*self.answered.get_mut() && self.began.elapsed() < HASTE;
-        let flood = hasty && self.calls.took_back();
+        let flood = hasty && !self.calls.0.usage.takes_back();
         self.calls.0.state.send_modify(|state| {
             state.open -= 1;
             state.flood |= flood;
@@ -165,34 +140,41 @@ impl Drop for Call {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use futures::FutureExt;
 
     use super::*;
     use crate::api::places::Places;
 
-    fn calls(streams: u32) -> Calls {
-        let place = Places::new(1, 1).take(None).expect("room");
-        Calls::new(streams, place.usage())
+    const RESETS: u32 = 32;
+
+    /// Two connections of one address.
+    fn calls() -> [Calls; 2] {
+        let places = Places::new(2, 2, NonZeroU32::new(RESETS));
+        [(); 2].map(|()| Calls::new(places.take(None).expect("room").usage()))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_taken_back_at_once_are_a_flood_and_as_many_over_time_are_not() {
-        let calls = calls(2);
-        for _ in 0..100 {
+    async fn many_taken_back_at_once_are_a_flood_over_all_connections() {
+        let calls = calls();
+        for taken_back in 0..RESETS {
+            let calls = &calls[taken_back as usize % 2];
             drop(calls.begin().expect("no flood"));
-            sleep(HASTY_TIME / 32).await;
+            assert!(!calls.is_flood(), "{taken_back} of {RESETS}");
         }
-        for taken_back in 0..32 {
-            drop(calls.begin().expect("no flood"));
-            assert!(!calls.is_flood(), "{taken_back} of 32");
-        }
-        drop(calls.begin().expect("no flood"));
-        assert!(calls.is_flood() && calls.begin().is_none());
+        drop(calls[0].begin().expect("no flood"));
+        assert!(calls[0].is_flood() && calls[0].begin().is_none());
+        calls[1]
+            .begin()
+            .expect("it took back no more")
+            .is_answered();
+        assert!(!calls[1].is_flood());
     }
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_were_answered_or_took_their_time_are_no_flood() {
-        let calls = calls(2);
+        let [calls, _] = calls();
         for _ in 0..100 {
             calls.begin().expect("no flood").is_answered();
         }
@@ -204,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_makes_calls_after_a_goodbye_is_found_out() {
-        let calls = calls(2);
+        let [calls, _] = calls();
         let mut goes_on = Box::pin(calls.go_on(HASTE));
         assert!((&mut goes_on).now_or_never().is_none());
         drop(calls.begin());

@@ -153,7 +153,12 @@ impl Connections {
         answer: impl Answer,
         stop: CancellationToken,
     ) {
-        let places = Places::new(self.limits.connections, self.limits.of_address());
+        let limits = &self.limits;
+        let places = Places::new(
+            limits.connections,
+            limits.of_address(),
+            limits.resets_per_address,
+        );
         let mut open = JoinSet::new();
         {
             let mut incoming = pin!(incoming);
@@ -246,7 +251,7 @@ impl Connections {
         place: Place,
         stop: CancellationToken,
     ) {
-        let calls = Calls::new(self.limits.streams, place.usage());
+        let calls = Calls::new(place.usage());
         let presence = Arc::new(Presence::new(self.limits.keepalive_timeout));
         let io = TokioIo::new(Watched::new(io, presence.clone()));
         let left = presence.clone();
@@ -286,11 +291,10 @@ impl Connections {
         let mut connection = pin!(builder.serve_connection(io, service));
         let reason = tokio::select! {
             result = &mut connection => {
-                if calls.is_flood() || result.as_ref().is_err_and(|error| is_flood(&**error)) {
+                if ended(result, &place) || calls.is_flood() {
                     self.closed(&Reason::Flood);
-                    place.misused();
                 }
-                return ended(result);
+                return;
             }
             () = calls.flood() => Reason::Flood,
             () = stop.cancelled() => Reason::Stop,
@@ -303,29 +307,28 @@ impl Connections {
         self.closed(&reason);
         connection.as_mut().graceful_shutdown();
         match reason {
-            Reason::Stop => ended(connection.await),
+            Reason::Stop => {
+                ended(connection.await, &place);
+            }
             // Nobody who is known waits for a goodbye, and another connection waits for the place.
             Reason::Displaced if !place.was_known() => {}
-            Reason::Displaced => self.within(HASTY_GOODBYE, connection).await,
-            Reason::Silent => self.within(GOODBYE, connection).await,
+            Reason::Displaced => within(HASTY_GOODBYE, connection, &place).await,
+            Reason::Silent => within(GOODBYE, connection, &place).await,
             // An answer to the goodbye is not waited for longer than to any other probe.
             Reason::Idle | Reason::Revoked => {
-                self.within(self.limits.keepalive_timeout, connection).await
+                within(self.limits.keepalive_timeout, connection, &place).await
             }
             Reason::Age => tokio::select! {
-                () = self.within(self.limits.max_age_grace, connection) => {}
+                () = within(self.limits.max_age_grace, connection, &place) => {}
                 () = place.displaced() => {}
             },
             // It may be a balancer's, with calls of others that are not to end with it.
-            Reason::Flood => {
-                place.misused();
-                tokio::select! {
-                    () = self.within(self.limits.max_age_grace, connection) => {}
-                    () = calls.go_on(FLOOD_GOODBYE) => {}
-                    // No known caller is on it.
-                    () = place.displaced() => {}
-                }
-            }
+            Reason::Flood => tokio::select! {
+                () = within(self.limits.max_age_grace, connection, &place) => {}
+                () = calls.go_on(FLOOD_GOODBYE) => {}
+                // No known caller is on it.
+                () = place.displaced() => {}
+            },
         }
         // What is still open goes with it.
         left.cut_off();
@@ -334,17 +337,6 @@ impl Connections {
     fn closed(&self, reason: &Reason) {
         if let Some(reason) = reason.as_str() {
             (self.metrics.access).connection_closed(self.protocol.as_str(), reason);
-        }
-    }
-
-    /// Lets a connection close by itself in this time.
-    async fn within<E: std::fmt::Display>(
-        &self,
-        time: Duration,
-        connection: impl Future<Output = Result<(), E>>,
-    ) {
-        if let Ok(result) = timeout(time, connection).await {
-            ended(result);
         }
     }
 
@@ -376,10 +368,28 @@ impl Connections {
     }
 }
 
-fn ended<E: std::fmt::Display>(result: Result<(), E>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "a connection broke");
+/// Lets a connection close by itself in this time.
+async fn within(
+    time: Duration,
+    connection: impl Future<Output = Result<(), BoxError>>,
+    place: &Place,
+) {
+    if let Ok(result) = timeout(time, connection).await {
+        ended(result, place);
     }
+}
+
+/// True where HTTP/2 has closed it for what its client sent, which is counted.
+fn ended(result: Result<(), BoxError>, place: &Place) -> bool {
+    let Err(error) = result else {
+        return false;
+    };
+    tracing::debug!(%error, "a connection broke");
+    let flood = is_flood(&*error);
+    if flood {
+        place.floods();
+    }
+    flood
 }
 
 /// Whether HTTP/2 itself has closed the connection for what its client sent.

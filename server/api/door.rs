@@ -61,7 +61,7 @@ pub(super) fn admit<B>(
         ));
     }
     if !needs.met_by(identity.roles) {
-        let status = refused(Error::PermissionDenied);
+        let status = refused(Error::PermissionDenied(needs.role()));
         return Err(match access.admin() {
             AdminFor::ThisMachine if needs == Needs::Admin => Status::permission_denied(NOT_LOCAL),
             _ => status,
@@ -83,7 +83,7 @@ pub(super) fn may_read_metrics(
     if identity.roles.reads_metrics() {
         Ok(())
     } else {
-        Err(Error::PermissionDenied)
+        Err(Error::PermissionDenied("metrics"))
     }
 }
 
@@ -130,6 +130,15 @@ impl Needs {
             },
             // The model's description, reflection, and what there is not.
             _ => Self::Identity,
+        }
+    }
+
+    /// The role that it takes; nobody is refused what takes none.
+    fn role(self) -> &'static str {
+        match self {
+            Self::Nothing | Self::Explain => "explain",
+            Self::Identity => "explain\" or \"admin",
+            Self::Admin => "admin",
         }
     }
 

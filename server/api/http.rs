@@ -97,7 +97,7 @@ async fn serve_here(listener: TcpListener, shared: Arc<Shared>, stop: Cancellati
                     let Ok(answer) = router.call(call).await;
                     answer
                 }
-                Some(Error::PermissionDenied) => StatusCode::FORBIDDEN.into_response(),
+                Some(Error::PermissionDenied(_)) => StatusCode::FORBIDDEN.into_response(),
                 Some(Error::CallersUnknown) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
                 Some(_) => StatusCode::UNAUTHORIZED.into_response(),
             }

@@ -1,5 +1,6 @@
 //! What connections may take.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// A connection that has not called yet has this long to hear that it is closed.
@@ -24,6 +25,9 @@ pub struct ConnectionLimits {
     pub http_connections: usize,
     /// Calls that a connection has open at once; more wait at their client.
     pub streams: u32,
+    /// Calls that an address may take back at once as soon as they are made; a sixteenth of it more in each second. `None`:
+    /// they are not counted.
+    pub resets_per_address: Option<NonZeroU32>,
     /// All headers of a call, in bytes.
     pub header_bytes: u32,
     /// From the connection to the end of its TLS handshake, and from there to its first call.
@@ -55,6 +59,8 @@ impl ConnectionLimits {
         Self {
             connections: self.http_connections,
             connections_per_address: Some(self.http_connections.div_ceil(2)),
+            // A connection carries one request.
+            resets_per_address: None,
             max_age: Some(HTTP_AGE),
             max_age_grace: GOODBYE,
             ..*self

@@ -1,7 +1,8 @@
 //! Transport: gRPC and HTTP. Wire types in, streams out; what happens in between is elsewhere.
 //!
-//! - `connections`: accepted, encrypted, closed; `limits`: of what; `places`: how many, and who makes room; `io`: how their
-//!   clients leave; `write_timeout`: when they do not read; `leftover`: what they still send.
+//! - `connections`: accepted, encrypted, closed; `limits`: of what; `places`: how many, and who makes room; `calls`: on each;
+//!   `patience`: how much of it may be in vain, by `origin`; `io`: how their clients leave; `write_timeout`: when they do not
+//!   read; `leftover`: what they still send.
 //! - `door`: whose a call is, and whether they may make it; `local`: whether it is of this machine; `withdrawal`: until when. `caller`: what it brings along.
 //! - `reception`: what a call's client may send. `methods`: how much that is; `body`: as it comes; `budget`: who pays for
 //!   the room that it takes; `refusal`: why no more of it is read; `inbound`: the messages of a stream. `lobby`: calls that
@@ -41,6 +42,8 @@ mod lobby;
 mod local;
 mod methods;
 mod model;
+mod origin;
+mod patience;
 mod places;
 mod reception;
 mod refusal;

@@ -8,22 +8,19 @@
 //! A connection: `Idle <=> Working`, `Idle => Displaced`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use crate::api::origin::Origin;
+use crate::api::patience::Patience;
+
 /// Connections that have been displaced and are not closed yet, at most. So many more than the bound may be open.
 pub(crate) const CLOSING: usize = 32;
-
-/// Connections of an address may be closed for what its client did on them so far apart; when they are closer, the next ones
-/// wait.
-const PAUSE: Duration = Duration::from_millis(500);
-/// It waits for so long at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The places for the connections of a listener. Its bounds hold for `open` connections; those that are being closed for
 /// others come on top, [`CLOSING`] at most.
@@ -31,12 +28,12 @@ pub(super) struct Places {
     most: usize,
     most_of_address: usize,
     state: Mutex<State>,
+    patience: Mutex<Patience>,
 }
 
 /// A connection's place. Free again when it is dropped.
 pub(super) struct Place {
     usage: Use,
-    origin: Option<Origin>,
     displaced: CancellationToken,
     due: Instant,
 }
@@ -46,6 +43,7 @@ pub(super) struct Place {
 pub(super) struct Use {
     places: Arc<Places>,
     number: u64,
+    origin: Option<Origin>,
     known: Arc<AtomicBool>,
 }
 
@@ -56,6 +54,8 @@ pub(super) enum Full {
     Limit,
     /// The address has.
     Address,
+    /// The address has had the server do too much in vain, and as many wait as may.
+    Flood,
 }
 
 impl Full {
@@ -64,16 +64,9 @@ impl Full {
         match self {
             Self::Limit => "limit",
             Self::Address => "address",
+            Self::Flood => "flood",
         }
     }
-}
-
-/// Whose connections are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Origin {
-    V4(Ipv4Addr),
-    /// The network, /64: its owner has all addresses in it.
-    V6([u8; 8]),
 }
 
 /// Idle connections, in the order in which they make room: unknown ones first, then by when they became idle.
@@ -90,8 +83,6 @@ struct State {
     origins: HashMap<Origin, Group>,
     /// Displaced, and not closed yet.
     closing: usize,
-    /// When the next connections of addresses are served whose connections were misused; some of it is past.
-    pauses: HashMap<Origin, Instant>,
 }
 
 #[derive(Default)]
@@ -112,12 +103,18 @@ struct Entry {
 }
 
 impl Places {
-    /// For `most` connections, of which `most_of_address` may come from one address.
-    pub(super) fn new(most: usize, most_of_address: usize) -> Arc<Self> {
+    /// For `most` connections, of which `most_of_address` may come from one address, which may take back so many calls in haste (`None`: any
+    /// number).
+    pub(super) fn new(
+        most: usize,
+        most_of_address: usize,
+        resets: Option<NonZeroU32>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             most,
             most_of_address,
             state: Mutex::default(),
+            patience: Mutex::new(Patience::new(resets)),
         })
     }
 
@@ -127,6 +124,8 @@ impl Places {
     /// There is none, and none can be made.
     pub(super) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, Full> {
         let origin = address.map(Origin::of);
+        let due = self.patience().due(origin, Instant::now());
+        let due = due.ok_or(Full::Flood)?;
         let mut state = self.lock();
         let of_origin = origin.and_then(|origin| state.origins.get(&origin));
         if of_origin.is_some_and(|group| group.open >= self.most_of_address) {
@@ -154,18 +153,17 @@ impl Places {
         }
         state.set_idle(&entry, number, true);
         state.open.insert(number, entry);
-        let paused = origin.and_then(|origin| state.pauses.get(&origin).copied());
         drop(state);
         let usage = Use {
             places: self.clone(),
             number,
+            origin,
             known: Arc::default(),
         };
         Ok(Place {
             usage,
-            origin,
             displaced,
-            due: paused.unwrap_or_else(Instant::now),
+            due,
         })
     }
 
@@ -185,6 +183,10 @@ impl Places {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn patience(&self) -> MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Use {
@@ -201,6 +203,12 @@ impl Use {
         self.places
             .lock()
             .change_calls(self.number, |calls| calls - 1);
+    }
+
+    /// A call was taken back in haste. False: that is more than its address may.
+    pub(super) fn takes_back(&self) -> bool {
+        let now = Instant::now();
+        self.places.patience().takes_back(self.origin, now)
     }
 }
 
@@ -220,16 +228,15 @@ impl Place {
         self.usage.known.load(Ordering::Relaxed)
     }
 
-    /// When it may be served: now, unless its address has misused others.
+    /// When it may be served: now, unless its address has had the server do too much in vain.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
 
-    /// The connection is closed for what its client did on it.
-    pub(super) fn misused(&self) {
-        if let Some(origin) = self.origin {
-            self.usage.places.lock().pause(origin, Instant::now());
-        }
+    /// HTTP/2 has closed the connection for what its client sent.
+    pub(super) fn floods(&self) {
+        let usage = &self.usage;
+        usage.places.patience().floods(usage.origin, Instant::now());
     }
 
     /// Resolves when the connection is to be closed for another one.
@@ -251,17 +258,6 @@ impl State {
     fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
-    }
-
-    /// The next connections of this one wait, longer each time.
-    fn pause(&mut self, origin: Origin, now: Instant) {
-        if self.pauses.len() == self.pauses.capacity() {
-            self.pauses.retain(|_, due| *due + PAUSE > now);
-        }
-        let wait = (self.pauses.get(&origin)).map_or(Duration::ZERO, |due| {
-            (*due + PAUSE).saturating_duration_since(now)
-        });
-        self.pauses.insert(origin, now + wait.min(LONGEST_PAUSE));
     }
 
     /// Its place is free at once. `None`: there was none to displace, or too many are being closed as it is.
@@ -319,18 +315,6 @@ impl State {
     }
 }
 
-impl Origin {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_longest_silent_makes_room_before_those_that_were_used() {
-        let places = Places::new(3, 3);
+        let places = Places::new(3, 3, None);
         let a = from("10.0.0.1");
         let used = places.take(a).expect("room");
         used.usage.call_begins();
@@ -368,7 +352,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_makes_room_within_it() {
-        let places = Places::new(4, 2);
+        let places = Places::new(4, 2, None);
         let other = places.take(from("10.0.0.9")).expect("room");
         let mine: Vec<Place> = ["2001:db8::1", "2001:db8::ffff:2"]
             .map(|a| places.take(from(a)).expect("room"))
@@ -383,48 +367,11 @@ mod tests {
         places
             .take(from("2001:db8:0:1::4"))
             .expect("another network");
-        assert_eq!(
-            Origin::of(from("::ffff:10.0.0.9").expect("one")),
-            Origin::of(from("10.0.0.9").expect("one"))
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_address_that_misuses_connections_waits_and_others_do_not() {
-        let places = Places::new(8, 8);
-        let wait = |address| {
-            let place = places.take(from(address)).expect("room");
-            place.due().saturating_duration_since(Instant::now())
-        };
-        let first = places.take(from("10.0.0.1")).expect("room");
-        first.misused();
-        assert_eq!(wait("10.0.0.1"), Duration::ZERO, "once in a while");
-        first.misused();
-        assert_eq!(
-            (wait("10.0.0.1"), wait("10.0.0.2")),
-            (PAUSE, Duration::ZERO)
-        );
-        for _ in 0..100 {
-            first.misused();
-        }
-        assert_eq!(wait("10.0.0.1"), LONGEST_PAUSE);
-        tokio::time::advance(LONGEST_PAUSE).await;
-        assert_eq!(wait("10.0.0.1"), Duration::ZERO);
-        for host in 0..=255 {
-            places
-                .lock()
-                .pause(Origin::V4([10, 0, 1, host].into()), Instant::now());
-            tokio::time::advance(PAUSE).await;
-        }
-        assert!(
-            places.lock().pauses.len() < 16,
-            "those that are past are forgotten"
-        );
     }
 
     #[test]
     fn no_more_are_closed_at_once_than_there_is_room_for_and_nothing_is_left_behind() {
-        let places = Places::new(CLOSING + 8, CLOSING + 8);
+        let places = Places::new(CLOSING + 8, CLOSING + 8, None);
         let mut held: Vec<Place> = (0..2 * CLOSING + 8)
             .map(|_| places.take(from("10.0.0.1")).expect("room"))
             .collect();

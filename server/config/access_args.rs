@@ -1,6 +1,7 @@
 //! Settings of encryption, identities and connections.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -137,6 +138,18 @@ pub(super) struct ConnectionArgs {
         value_name = "N"
     )]
     connection_streams: u32,
+
+    /// Calls that clients at one address, or one /64 of IPv6, may take back (cancel, or leave) within a second of making
+    /// them, before they are answered: so many at once, and a sixteenth of it more in each second. Beyond that, a connection
+    /// on which it happens ends like an old one (running calls go on), and new ones come 250ms apart. Behind a balancer or
+    /// NAT all clients have one address: give it more. 0: they are not counted, for a balancer that bounds its clients itself
+    #[arg(
+        long,
+        env = "CODE_EXPLAINER_RESETS_PER_ADDRESS",
+        default_value_t = 4096,
+        value_name = "N"
+    )]
+    resets_per_address: u32,
 
     /// All headers of a call, in bytes
     #[arg(
@@ -330,6 +343,12 @@ impl ConnectionArgs {
                 1,
                 1 << 20,
             ),
+            (
+                "resets-per-address",
+                self.resets_per_address as usize,
+                0,
+                1 << 20,
+            ),
             ("header-bytes", self.header_bytes as usize, 1024, 1 << 24),
             ("message-bytes", message_bytes, 1024, 1 << 30),
         ] {
@@ -358,6 +377,7 @@ impl ConnectionArgs {
             connections_per_address: self.connections_per_address,
             http_connections: self.http_connections,
             streams: self.connection_streams,
+            resets_per_address: NonZeroU32::new(self.resets_per_address),
             header_bytes: self.header_bytes,
             handshake: self.handshake_timeout.into(),
             write: self.write_timeout.into(),

@@ -84,6 +84,7 @@ pub(super) enum CliCommand {
     /// The line goes to standard output, for the file of `serve --auth-file`; the token goes to standard error or to
     /// --token-file, once: the file has its hash alone.
     #[command(after_help = "Example:\n  \
+        install -m 600 /dev/null identities\n  \
         code-explainer-server make-key --name ci --tenant acme --token-file ci.token >> identities\n  \
         code-explainer --token-file ci.token explain main.rs")]
     MakeKey(KeyArgs),

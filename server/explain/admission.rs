@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::explain::share::{Shares, Taken};
 use crate::request::ValidRequest;
+use crate::share::{Shares, Taken};
 
 /// What a place is for: what an item keeps until its answer is read.
 const PLACE_BYTES: usize = 4 << 10;

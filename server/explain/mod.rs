@@ -27,7 +27,6 @@ mod presence;
 mod reader;
 mod record;
 mod secrets;
-mod share;
 mod turns;
 mod work;
 

@@ -40,7 +40,7 @@ pub struct AccessMetrics {
 /// Counts a connection as open for as long as it lives.
 pub struct ConnectionGuard<'a>(&'a Gauge);
 
-const REFUSED: [&str; 3] = ["limit", "handshake", "address"];
+const REFUSED: [&str; 4] = ["limit", "handshake", "address", "flood"];
 const CLOSED: [&str; 7] = [
     "silent",
     "displaced",
@@ -101,7 +101,7 @@ impl AccessMetrics {
         ConnectionGuard(gauge)
     }
 
-    /// A connection was closed before its first call: "limit", "address" or "handshake".
+    /// A connection was closed before its first call: "limit", "address", "flood" or "handshake".
     pub fn connection_refused(&self, protocol: &str, reason: &str) {
         self.refused_connections[place(&PROTOCOLS, protocol)][place(&REFUSED, reason)].increment(1);
     }

@@ -31,6 +31,7 @@ use crate::disk::DiskHealth;
 use crate::embed::{Embedder, Lane};
 use crate::error::Error;
 use crate::metrics::{Metrics, Retrieved as Outcome};
+use crate::share::Shares;
 use store::{NewDocument, NewPassage, Store, StoreStats};
 
 /// Bytes of the code that a search looks for: more than the model reads.
@@ -40,7 +41,7 @@ const CANDIDATES: usize = 4;
 const FEWEST_CANDIDATES: usize = 32;
 /// Bytes of a snippet that are quoted with its explanation.
 const SNIPPET_BYTES: usize = 600;
-/// Answers on their way into the store; more are not kept.
+/// Answers on their way into the store, of which tenants have shares; more are not kept.
 const ANSWERS_UNDER_WAY: usize = 64;
 /// Between looks whether a disk that failed works again, where nobody waits for it.
 const DISK_WAIT: Duration = Duration::from_secs(5);
@@ -77,6 +78,7 @@ pub struct Retrieval {
     embedder: Arc<Embedder>,
     store: OnceCell<Arc<Store>>,
     answers: Arc<Semaphore>,
+    shares: Shares<Scope>,
     metrics: Arc<Metrics>,
 }
 
@@ -88,6 +90,7 @@ impl Retrieval {
             embedder,
             store: OnceCell::new(),
             answers: Arc::new(Semaphore::new(ANSWERS_UNDER_WAY)),
+            shares: Shares::new(ANSWERS_UNDER_WAY),
             metrics,
         }
     }
@@ -225,10 +228,13 @@ impl Retrieval {
         if !self.keeps_answers() || answer.trim().is_empty() {
             return;
         }
-        let Ok(turn) = self.answers.clone().try_acquire_owned() else {
+        let scope = Scope::of_tenant(salt);
+        let share = self.shares.take(&scope, 1);
+        let turn = self.answers.clone().try_acquire_owned().ok();
+        let Some(turn) = share.zip(turn) else {
             return self.metrics.retrieval.answer_dropped();
         };
-        let (this, scope, salt) = (self.clone(), Scope::of_tenant(salt), salt.to_vec());
+        let (this, salt) = (self.clone(), salt.to_vec());
         let digest = *blake3::hash(code.as_bytes()).as_bytes();
         let cut = &code[..code.floor_char_boundary(SNIPPET_BYTES)];
         let more = if cut.len() < code.len() {

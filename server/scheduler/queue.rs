@@ -296,10 +296,7 @@ impl State {
     fn take_next(&mut self, engine: usize, core: &mut Core, now: Instant) -> bool {
         let paused: Vec<Tenant> = core.paused_tenants().cloned().collect();
         let least = self.least_served(engine);
-        core.set_standings(|tenant| Standing {
-            ahead: self.ledger.served(tenant) > least,
-            ..self.standing(tenant, paused.contains(tenant), now)
-        });
+        core.set_standings(|tenant| self.standing(tenant, paused.contains(tenant), least, now));
         let load = core.load();
         self.engines[engine].load = load;
         let others = || (self.engines.iter().enumerate()).filter(|(i, _)| *i != engine);
@@ -344,7 +341,7 @@ impl State {
         if let Some(rank) = paused.filter(|p| waiting.is_none_or(|w| *p < w)) {
             return core.resume(rank);
         }
-        let standing = self.standing(tenant, false, now);
+        let standing = self.standing(tenant, false, self.least_served(engine), now);
         let Some((_, next)) = self.room.first(tenant) else {
             return false;
         };
@@ -367,13 +364,14 @@ impl State {
         ranks.into_iter().flatten().min()
     }
 
-    fn standing(&self, tenant: &Tenant, paused: bool, now: Instant) -> Standing {
+    /// Where the least served one who is there got `least`.
+    fn standing(&self, tenant: &Tenant, paused: bool, least: f64, now: Instant) -> Standing {
+        let served = self.ledger.served(tenant);
         Standing {
-            served: self.ledger.served(tenant),
+            served,
             weight: self.ledger.weight(tenant),
             backlogged: paused || self.room.has(tenant),
-            // Told when all are looked at.
-            ahead: false,
+            ahead: served > least,
             shared: self.ledger.is_shared(now),
         }
     }

@@ -41,8 +41,7 @@ async fn silent_ones_make_room_for_those_who_call_and_nobody_who_calls_loses_a_c
     let (server, control) = TestServer::fake(&["--connections", "8"]).await;
     control.hold();
     let mut busy = TestStream::open(&server).await;
-    busy.explain(item("a", "x = 1")).await;
-    busy.wait_for("a", is_accepted).await;
+    busy.begin(item("a", "x = 1")).await;
     let _held = silent(1, server.grpc, 40).await;
     // Seven beside the busy one; those that came first are gone.
     server.until_metric(DISPLACED, 33.0).await;

@@ -6,13 +6,18 @@ use crate::common::http2::{Connection, STREAM};
 use crate::common::keys::client;
 use crate::common::server::TestServer;
 use crate::common::sockets::connect_from;
-use crate::common::stream::{TestStream, finish, is_accepted, is_last, item};
+use crate::common::stream::{TestStream, finish, is_last, item};
 
 const QUEUED: &str = "code_explainer_queue_depth";
+const RUNNING: &str = "code_explainer_running_sequences";
+const CONNECTIONS: &str = "code_explainer_connections_open{protocol=\"grpc\"}";
 const FLOODS: &str = "code_explainer_connections_closed_total{protocol=\"grpc\",reason=\"flood\"}";
 
-/// Sixteen for each of the calls that a connection may have open.
-const ALLOWED: usize = 16 * 8;
+const HTTP_FLOODS: &str =
+    "code_explainer_connections_closed_total{protocol=\"http\",reason=\"flood\"}";
+
+const ALLOWED: usize = 128;
+const FLAGS: [&str; 2] = ["--resets-per-address", "128"];
 
 /// Makes a call, waits until the server works on it, and takes it back. False where the connection is closed.
 async fn take_back(connection: &Connection) -> bool {
@@ -26,11 +31,11 @@ async fn take_back(connection: &Connection) -> bool {
 
 #[tokio::test]
 async fn a_connection_that_takes_back_call_after_call_ends_and_nobodys_calls_do() {
-    let (server, control) = TestServer::fake(&["--connection-streams", "8"]).await;
+    let (server, control) = TestServer::fake(&FLAGS).await;
     control.hold();
     let mut busy = TestStream::open(&server).await;
-    busy.explain(item("a", "x = 1")).await;
-    busy.wait_for("a", is_accepted).await;
+    busy.begin(item("a", "x = 1")).await;
+    server.until_metric(RUNNING, 1.0).await;
     let from = connect_from(2, server.grpc).await;
     let (connection, ended) = Connection::over(from).await;
     // Of another client, behind the same balancer.
@@ -56,8 +61,61 @@ async fn a_connection_that_takes_back_call_after_call_ends_and_nobodys_calls_do(
 }
 
 #[tokio::test]
+async fn connections_that_their_client_leaves_count_for_its_address_and_for_no_other() {
+    let (server, _) = TestServer::fake(&FLAGS).await;
+    let mut taken_back = 0;
+    // Each is left after half of what is allowed.
+    while server.metric(FLOODS).await == Some(0.0) && taken_back < 100 * ALLOWED {
+        let (connection, _) = Connection::over(connect_from(2, server.grpc).await).await;
+        for _ in 0..ALLOWED / 2 {
+            taken_back += usize::from(take_back(&connection).await);
+        }
+    }
+    assert!(taken_back >= ALLOWED, "so many are anybody's: {taken_back}");
+    assert!(taken_back < 100 * ALLOWED, "it is found out");
+    let (neighbour, _) = Connection::over(connect_from(3, server.grpc).await).await;
+    for taken_back in 0..ALLOWED {
+        assert!(take_back(&neighbour).await, "{taken_back}");
+    }
+    assert_eq!(neighbour.call(item("", "z = 3")).await, "0");
+}
+
+#[tokio::test]
+async fn who_leaves_with_its_calls_has_taken_them_back() {
+    let (server, _) = TestServer::fake(&FLAGS).await;
+    // What is taken back by hand is less than is allowed.
+    for round in 0..ALLOWED / 2 {
+        let (connection, left) = Connection::over(connect_from(2, server.grpc).await).await;
+        let mut open = Vec::new();
+        for _ in 0..ALLOWED / 2 {
+            let Ok((answer, request)) = connection.try_open_with(STREAM, &[]).await else {
+                break;
+            };
+            open.push((answer.await.is_ok(), request));
+        }
+        left.abort();
+        server.until_metric(CONNECTIONS, 0.0).await;
+        let (connection, _) = Connection::over(connect_from(2, server.grpc).await).await;
+        take_back(&connection).await;
+        if server.metric(FLOODS).await > Some(0.0) {
+            assert!(round > 0, "some are anybody's");
+            return;
+        }
+    }
+    panic!("it is not found out");
+}
+
+#[tokio::test]
+async fn probes_are_nobodys_flood() {
+    let (server, _) = TestServer::fake(&["--resets-per-address", "1"]).await;
+    for _ in 0..20 {
+        assert_eq!(server.metric(HTTP_FLOODS).await, Some(0.0));
+    }
+}
+
+#[tokio::test]
 async fn one_that_takes_back_what_it_may_is_served() {
-    let (server, _) = TestServer::fake(&["--connection-streams", "8"]).await;
+    let (server, _) = TestServer::fake(&FLAGS).await;
     let connection = Connection::to(server.grpc).await;
     for taken_back in 0..ALLOWED {
         assert!(take_back(&connection).await, "{taken_back}");

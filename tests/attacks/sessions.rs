@@ -7,7 +7,7 @@ use code_explainer_client::proto::{Have, Open, Session};
 use crate::common::certificates::Files;
 use crate::common::keys::make_key;
 use crate::common::server::TestServer;
-use crate::common::stream::{TestStream, is_accepted, is_last, item};
+use crate::common::stream::{TestStream, is_last, item};
 
 /// Opens a stream with a key, or goes on with one.
 async fn open(server: &TestServer, key: &str, open: Open) -> (TestStream, Session) {
@@ -36,8 +36,7 @@ async fn anothers_token_begins_a_stream_of_ones_own_and_leaves_the_other_as_it_i
         ..Open::default()
     };
     let (mut stream, session) = open(&server, &owner, resumable).await;
-    stream.explain(item("theirs", "x = 1")).await;
-    stream.wait_for("theirs", is_accepted).await;
+    stream.begin(item("theirs", "x = 1")).await;
 
     let have = Have {
         id: "theirs".into(),

@@ -131,8 +131,7 @@ async fn items_of_a_stream_that_made_room_are_given_up_with_it() {
     two.control.hold();
     let (mut runs, _) = two.resumable(&two.greedy, "", &[]).await;
     let (_other, _) = two.resumable(&two.greedy, "", &[]).await;
-    runs.explain(item("a", "x = 1")).await;
-    runs.wait_for("a", is_accepted).await;
+    runs.begin(item("a", "x = 1")).await;
     drop(runs);
     two.server.until_metric(DETACHED, 1.0).await;
     let (_modest, session) = two.resumable(&two.modest, "", &[]).await;

@@ -14,7 +14,7 @@ use crate::common::http2::{Connection, EXPLAIN, framed};
 use crate::common::keys::{client, make_key};
 use crate::common::programs::{ServerProcess, server as program};
 use crate::common::server::{TestServer, http_get};
-use crate::common::stream::{TestStream, is_accepted, item};
+use crate::common::stream::{TestStream, item};
 use crate::common::tls::TlsClient;
 
 const UNAUTHENTICATED: &str = "16";
@@ -304,8 +304,7 @@ async fn a_book_that_is(how: &str) {
         metadata.insert("authorization", value);
     };
     let mut stream = TestStream::open_with(&server, add).await;
-    stream.explain(item("a", "x = 1")).await;
-    stream.wait_for("a", is_accepted).await;
+    stream.begin(item("a", "x = 1")).await;
 
     take_away(&files, "book", how);
     let ended = loop {

@@ -77,6 +77,13 @@ impl TestStream {
         }
     }
 
+    /// Sends an item, and waits until it is accepted.
+    pub(crate) async fn begin(&mut self, item: ExplainRequest) {
+        let id = item.id.clone();
+        self.explain(item).await;
+        self.wait_for(&id, is_accepted).await;
+    }
+
     pub(crate) async fn explain(&self, item: ExplainRequest) {
         self.send(Some(Wish::Explain(item))).await;
     }

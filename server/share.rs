@@ -3,21 +3,22 @@
 //! Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM ToN 1998, with a factor of 1.)
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Something of which there is so much.
+/// Something of which there is so much, for tenants that are told apart by `T`.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(crate) struct Shares<T = Arc<str>> {
     limit: usize,
     all: Arc<AtomicUsize>,
     /// Those who have a share in hand, and some who had.
-    tenants: Mutex<HashMap<Arc<str>, Weak<AtomicUsize>>>,
+    tenants: Mutex<HashMap<T, Weak<AtomicUsize>>>,
 }
 
 /// A tenant's share. Clones are the same one.
 #[derive(Debug, Clone)]
-pub(super) struct Share {
+pub(crate) struct Share {
     limit: usize,
     all: Arc<AtomicUsize>,
     own: Arc<AtomicUsize>,
@@ -25,13 +26,13 @@ pub(super) struct Share {
 
 /// What was taken; given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     share: Share,
     amount: usize,
 }
 
-impl Shares {
-    pub(super) fn new(limit: usize) -> Self {
+impl<T: Eq + Hash + Clone> Shares<T> {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
             all: Arc::default(),
@@ -40,12 +41,12 @@ impl Shares {
     }
 
     /// A tenant's, to take of it without a look-up, whether there is room or not.
-    pub(super) fn of(&self, tenant: &Arc<str>) -> Share {
+    pub(crate) fn of(&self, tenant: &T) -> Share {
         self.find(&mut self.lock(), tenant)
     }
 
     /// Takes an amount, if the tenant has room: then all of it, however much that is. `None`: it has none.
-    pub(super) fn take(&self, tenant: &Arc<str>, amount: usize) -> Option<Taken> {
+    pub(crate) fn take(&self, tenant: &T, amount: usize) -> Option<Taken> {
         // To the end, so that two that come at once do not both have the last.
         let mut tenants = self.lock();
         let share = self.find(&mut tenants, tenant);
@@ -54,11 +55,11 @@ impl Shares {
 
     /// What all have together.
     #[cfg(test)]
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.all.load(Ordering::Relaxed)
     }
 
-    fn find(&self, tenants: &mut HashMap<Arc<str>, Weak<AtomicUsize>>, tenant: &Arc<str>) -> Share {
+    fn find(&self, tenants: &mut HashMap<T, Weak<AtomicUsize>>, tenant: &T) -> Share {
         let own = tenants.get(tenant).and_then(Weak::upgrade);
         let own = own.unwrap_or_else(|| {
             // As many are looked at as are kept, and after that at most twice as many are there.
@@ -76,7 +77,7 @@ impl Shares {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<AtomicUsize>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<T, Weak<AtomicUsize>>> {
         // Each operation leaves them whole.
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,13 +85,13 @@ impl Shares {
 
 impl Share {
     /// Whether more is free than it has.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let free = self.limit.saturating_sub(self.all.load(Ordering::Relaxed));
         self.own.load(Ordering::Relaxed) < free
     }
 
     /// Takes an amount, also where there is no room.
-    pub(super) fn take(&self, amount: usize) -> Taken {
+    pub(crate) fn take(&self, amount: usize) -> Taken {
         self.all.fetch_add(amount, Ordering::Relaxed);
         self.own.fetch_add(amount, Ordering::Relaxed);
         Taken {
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn there_is_always_room_for_one_who_comes_later() {
-        let shares = Shares::new(100);
+        let shares: Shares = Shares::new(100);
         let mut held = Vec::new();
         for (tenant, wanted) in [("a", 50), ("b", 25), ("c", 13), ("d", 6), ("e", 3)] {
             let got = as_many_as_may(&shares, tenant);
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn tenants_that_have_nothing_are_forgotten() {
-        let shares = Shares::new(10);
+        let shares: Shares = Shares::new(10);
         let stays = shares.of(&"stays".into());
         for i in 0..1000 {
             drop(shares.take(&i.to_string().into(), 1));
