@@ -61,7 +61,8 @@ async fn ends(stream: &mut TestStream) -> HashMap<String, Result<(), Code>> {
 
 #[tokio::test]
 async fn a_hundred_items_in_flight_are_all_answered() {
-    let mut process = start(&["--shutdown-grace", "200ms"]);
+    // However busy the machine is.
+    let mut process = start(&["--shutdown-grace", "200ms", "--drain-timeout", "10m"]);
     let mut stream = load(&mut process, 24).await;
     process.signal("TERM");
     let ends = ends(&mut stream).await;
