@@ -3,21 +3,25 @@
 use code_explainer_client::proto::explain_stream_request::Request as Wish;
 use code_explainer_client::proto::{Cancel, ExplainStreamRequest};
 use prost::bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
+use crate::common::frames::{self, CANCEL, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, frame};
 use crate::common::http2::{Connection, EXPLAIN, STREAM, framed, status};
 use crate::common::server::TestServer;
+use crate::common::sockets::PREFACE;
 use crate::common::stream::item;
 
 /// More than the server's HTTP/2 library forgives a connection of its own accord.
 const CALLS: usize = 3000;
+/// As the chart sets it where a balancer is in front: its clients are one address.
+const BALANCED: [&str; 2] = ["--resets-per-address", "16384"];
 const RUNNING: &str = "code_explainer_running_sequences";
 
 #[tokio::test]
 async fn clients_that_do_not_hear_that_their_calls_have_ended() {
-    let (server, control) = TestServer::fake(&[]).await;
+    let (server, control) = TestServer::fake(&BALANCED).await;
     control.hold();
     let balancer = Connection::to(server.grpc).await;
     let good = balancer.spawn_call(item("", "good = 1"));
@@ -36,7 +40,7 @@ async fn clients_that_do_not_hear_that_their_calls_have_ended() {
 
 #[tokio::test]
 async fn clients_that_leave_while_they_are_answered() {
-    let (server, control) = TestServer::fake(&[]).await;
+    let (server, control) = TestServer::fake(&BALANCED).await;
     control.hold();
     let balancer = Connection::to(server.grpc).await;
     let good = balancer.spawn_call(item("", "good = 1"));
@@ -57,7 +61,7 @@ async fn clients_that_leave_while_they_are_answered() {
 
 #[tokio::test]
 async fn clients_that_have_much_to_say_in_few_words() {
-    let (server, control) = TestServer::fake(&[]).await;
+    let (server, control) = TestServer::fake(&BALANCED).await;
     control.hold();
     let balancer = Connection::to(server.grpc).await;
     let good = balancer.spawn_call(item("", "good = 1"));
@@ -88,48 +92,21 @@ async fn clients_that_have_much_to_say_in_few_words() {
     }
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()];
-    [head.concat().as_slice(), payload].concat()
-}
-
 #[tokio::test]
 async fn clients_that_leave_all_at_once_before_they_are_looked_at() {
-    const HEADERS: u8 = 1;
-    const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
-    const PING: u8 = 6;
-    const GOAWAY: u8 = 7;
-    const END_HEADERS: u8 = 4;
-    const CANCEL: [u8; 4] = [0, 0, 0, 8];
     let (server, _) = TestServer::fake(&[]).await;
     let mut tcp = TcpStream::connect(server.grpc).await.expect("it listens");
-    // :method POST, :scheme http, :path and :authority as literals.
-    let path = EXPLAIN.as_bytes();
-    let head = [
-        &[0x83, 0x86, 0x04, path.len() as u8],
-        path,
-        &[0x01, 1],
-        b"s",
-    ];
-    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    sent.extend(frame(SETTINGS, 0, 0, &[]));
+    let (head, mut sent) = (frames::call(EXPLAIN), PREFACE.to_vec());
     for i in 0..256 * 3 {
         let stream = 2 * i + 1;
-        sent.extend(frame(HEADERS, END_HEADERS, stream, &head.concat()));
+        sent.extend(frame(HEADERS, END_HEADERS, stream, &head));
         sent.extend(frame(RST_STREAM, 0, stream, &CANCEL));
     }
     sent.extend(frame(PING, 0, 0, b"still on"));
     tcp.write_all(&sent).await.expect("sent");
     loop {
-        let mut head = [0; 9];
-        tcp.read_exact(&mut head).await.expect("it goes on");
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        tcp.read_exact(&mut payload).await.expect("it goes on");
-        match head[3] {
+        let (kind, payload) = frames::next(&mut tcp).await.expect("it goes on");
+        match kind {
             GOAWAY => panic!("told to go away: {}", String::from_utf8_lossy(&payload)),
             PING if payload == b"still on" => return,
             _ => {}

@@ -4,12 +4,13 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::api::limits::ON_THE_WAY_PER_STREAM;
 use crate::api::places::Use;
 
 /// A call that is taken back before it is answered, this early, was taken back in haste.
@@ -22,6 +23,8 @@ pub(super) struct Calls(Arc<Shared>);
 struct Shared {
     state: watch::Sender<State>,
     usage: Use,
+    /// Calls that may still be refused after a flood; then nothing more is read.
+    refusals_left: AtomicU32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,11 +45,12 @@ pub(super) struct Call {
 }
 
 impl Calls {
-    /// None yet.
-    pub(super) fn new(usage: Use) -> Self {
+    /// None yet, on a connection that may have so many open.
+    pub(super) fn new(usage: Use, streams: u32) -> Self {
         Self(Arc::new(Shared {
             state: watch::Sender::default(),
             usage,
+            refusals_left: AtomicU32::new(ON_THE_WAY_PER_STREAM.saturating_mul(streams)),
         }))
     }
 
@@ -58,6 +62,14 @@ impl Calls {
             flood = state.flood;
             state.open += usize::from(!flood);
         });
+        if flood {
+            let left = &self.0.refusals_left;
+            // A connection's calls begin one after the other.
+            left.store(
+                left.load(Ordering::Relaxed).saturating_sub(1),
+                Ordering::Relaxed,
+            );
+        }
         (!flood).then(|| {
             Arc::new(Call {
                 calls: self.clone(),
@@ -95,7 +107,12 @@ impl Calls {
         self.0.state.borrow().flood
     }
 
-    /// The same; resolves when it is so.
+    /// Whether so many were made all the same that no more is read.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.0.refusals_left.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether there is a flood; resolves when it is so.
     pub(super) async fn flood(&self) {
         let mut states = self.0.state.subscribe();
         let _ = states.wait_for(|state| state.flood).await;
@@ -148,11 +165,12 @@ mod tests {
     use crate::api::places::Places;
 
     const RESETS: u32 = 32;
+    const STREAMS: u32 = 8;
 
     /// Two connections of one address.
     fn calls() -> [Calls; 2] {
         let places = Places::new(2, 2, NonZeroU32::new(RESETS));
-        [(); 2].map(|()| Calls::new(places.take(None).expect("room").usage()))
+        [(); 2].map(|()| Calls::new(places.take(None).expect("room").usage(), STREAMS))
     }
 
     #[tokio::test(start_paused = true)]
@@ -164,12 +182,16 @@ mod tests {
             assert!(!calls.is_flood(), "{taken_back} of {RESETS}");
         }
         drop(calls[0].begin().expect("no flood"));
-        assert!(calls[0].is_flood() && calls[0].begin().is_none());
+        for refused in 0..ON_THE_WAY_PER_STREAM * STREAMS {
+            assert!(!calls[0].is_cut_off(), "{refused} refused");
+            assert!(calls[0].is_flood() && calls[0].begin().is_none());
+        }
+        assert!(calls[0].is_cut_off());
         calls[1]
             .begin()
             .expect("it took back no more")
             .is_answered();
-        assert!(!calls[1].is_flood());
+        assert!(!calls[1].is_flood() && !calls[1].is_cut_off());
     }
 
     #[tokio::test(start_paused = true)]

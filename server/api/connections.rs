@@ -29,15 +29,13 @@ use crate::access::{ClientCertificate, Handshake};
 use crate::api::Connection;
 use crate::api::calls::{Call, Calls};
 use crate::api::io::Watched;
-use crate::api::limits::{ConnectionLimits, FLOOD_GOODBYE, GOODBYE, HASTY_GOODBYE};
+use crate::api::limits::{
+    ConnectionLimits, FLOOD_GOODBYE, GOODBYE, HASTY_GOODBYE, ON_THE_WAY_PER_STREAM,
+};
 use crate::api::places::{Place, Places};
 use crate::api::write_timeout::WriteTimeout;
 use crate::explain::Presence;
 use crate::metrics::Metrics;
-
-/// Calls that are taken back before they have been looked at, for each that a connection may have open; with more, it is
-/// closed.
-const RESETS_PER_STREAM: usize = 4;
 
 /// Bytes that a call's client may send before they are read.
 pub(super) const STREAM_WINDOW: u32 = 64 << 10;
@@ -251,9 +249,9 @@ impl Connections {
         place: Place,
         stop: CancellationToken,
     ) {
-        let calls = Calls::new(place.usage());
+        let calls = Calls::new(place.usage(), self.limits.streams);
         let presence = Arc::new(Presence::new(self.limits.keepalive_timeout));
-        let io = TokioIo::new(Watched::new(io, presence.clone()));
+        let io = TokioIo::new(Watched::new(io, presence.clone(), calls.clone()));
         let left = presence.clone();
         let (shown, begun) = (certificate.clone(), calls.clone());
         let service = service_fn(move |request| {
@@ -290,13 +288,15 @@ impl Connections {
         let builder = self.builder();
         let mut connection = pin!(builder.serve_connection(io, service));
         let reason = tokio::select! {
+            biased;
+            // Its goodbye comes before more of its calls.
+            () = calls.flood() => Reason::Flood,
             result = &mut connection => {
                 if ended(result, &place) || calls.is_flood() {
                     self.closed(&Reason::Flood);
                 }
                 return;
             }
-            () = calls.flood() => Reason::Flood,
             () = stop.cancelled() => Reason::Stop,
             () = place.displaced() => Reason::Displaced,
             () = calls.silent(self.limits.handshake) => Reason::Silent,
@@ -355,7 +355,9 @@ impl Connections {
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams)
             // Behind a balancer, many clients at once may take back what has not been looked at yet.
-            .max_pending_accept_reset_streams(RESETS_PER_STREAM * limits.streams as usize)
+            .max_pending_accept_reset_streams(
+                ON_THE_WAY_PER_STREAM.saturating_mul(limits.streams) as usize
+            )
             .max_header_list_size(limits.header_bytes)
             .keep_alive_interval(limits.keepalive)
             .keep_alive_timeout(limits.keepalive_timeout)

@@ -1,4 +1,4 @@
-//! A connection that tells how its client leaves.
+//! A connection that tells how its client leaves, and is read while its client keeps to what it may do.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,18 +7,24 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::api::calls::Calls;
 use crate::explain::Presence;
 
 /// What is read from and written to a connection goes on as it is; that something came, or that the connection broke,
-/// is noted before whoever reads it can act on it.
+/// is noted before whoever reads it can act on it. Once its calls are cut off, it is over.
 pub(super) struct Watched<C> {
     inner: C,
     presence: Arc<Presence>,
+    calls: Calls,
 }
 
 impl<C> Watched<C> {
-    pub(super) fn new(inner: C, presence: Arc<Presence>) -> Self {
-        Self { inner, presence }
+    pub(super) fn new(inner: C, presence: Arc<Presence>, calls: Calls) -> Self {
+        Self {
+            inner,
+            presence,
+            calls,
+        }
     }
 
     /// An operation of the connection, as it ended.
@@ -36,6 +42,10 @@ impl<C: AsyncRead + Unpin> AsyncRead for Watched<C> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.calls.is_cut_off() {
+            self.presence.cut_off();
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let (filled, room) = (buffer.filled().len(), buffer.remaining());
         let result = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer));
         if buffer.filled().len() > filled {

@@ -9,6 +9,9 @@ pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) const HASTY_GOODBYE: Duration = Duration::from_millis(100);
 /// One on which too many calls were taken back has so long to hear that no more are taken.
 pub(super) const FLOOD_GOODBYE: Duration = Duration::from_millis(250);
+/// Calls that clients behind one balancer may take back, or go on to make after a goodbye, before they can hear of it, for
+/// each that their connection may have open.
+pub(super) const ON_THE_WAY_PER_STREAM: u32 = 4;
 /// An HTTP connection is as old as this at most: a scrape of the largest metrics takes a fraction of a second.
 const HTTP_AGE: Duration = Duration::from_secs(30);
 /// Connections that an address may have by default where all are few.
@@ -25,8 +28,8 @@ pub struct ConnectionLimits {
     pub http_connections: usize,
     /// Calls that a connection has open at once; more wait at their client.
     pub streams: u32,
-    /// Calls that an address may take back at once as soon as they are made; a sixteenth of it more in each second. `None`:
-    /// they are not counted.
+    /// Calls that an address may take back at once as soon as they are made; a quarter of it more in each second.
+    /// `None`: they are not counted.
     pub resets_per_address: Option<NonZeroU32>,
     /// All headers of a call, in bytes.
     pub header_bytes: u32,

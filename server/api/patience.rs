@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use crate::api::origin::Origin;
 
 /// Patience that is used up is back after this.
-const TIME: Duration = Duration::from_secs(16);
+const TIME: Duration = Duration::from_secs(4);
 /// What a connection costs that HTTP/2 has closed, in time until it is back.
-const FLOOD: Duration = Duration::from_secs(4);
+const FLOOD: Duration = Duration::from_secs(1);
 /// New connections come so far apart where nothing is left. A balancer, which has few, hardly waits.
 const PACE: Duration = Duration::from_millis(250);
 /// None waits for longer.

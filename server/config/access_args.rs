@@ -140,13 +140,14 @@ pub(super) struct ConnectionArgs {
     connection_streams: u32,
 
     /// Calls that clients at one address, or one /64 of IPv6, may take back (cancel, or leave) within a second of making
-    /// them, before they are answered: so many at once, and a sixteenth of it more in each second. Beyond that, a connection
-    /// on which it happens ends like an old one (running calls go on), and new ones come 250ms apart. Behind a balancer or
-    /// NAT all clients have one address: give it more. 0: they are not counted, for a balancer that bounds its clients itself
+    /// them, before they are answered: so many at once, and a quarter of it more in each second. Beyond that, a connection on
+    /// which it happens ends like an old one (running calls go on, unless its client goes on making new ones), and new ones
+    /// come 250ms apart. Behind a balancer or NAT all clients have one address: give it more. 0: they are not counted, for a
+    /// balancer that bounds its clients itself
     #[arg(
         long,
         env = "CODE_EXPLAINER_RESETS_PER_ADDRESS",
-        default_value_t = 4096,
+        default_value_t = 1024,
         value_name = "N"
     )]
     resets_per_address: u32,

@@ -14,7 +14,8 @@ pub enum CancelReason {
     StreamEnded,
     /// The connection that the item was on broke, or its other end fell silent.
     ClientVanished,
-    /// The server cut off the connection that the item was on, at its greatest age.
+    /// The server cut off the connection that the item was on: at its greatest age, or because it was closing and its client
+    /// went on making calls.
     CutOff,
     /// The client came back for other items of its stream, and not for this one.
     Unclaimed,
@@ -90,7 +91,7 @@ impl fmt::Display for CancelReason {
             Self::Asked => "cancelled by the client",
             Self::StreamEnded => "cancelled: the client ended the stream",
             Self::ClientVanished => "cancelled: the client is gone",
-            Self::CutOff => "cancelled: the connection was too old",
+            Self::CutOff => "cancelled: the server cut off the connection",
             Self::Unclaimed => "cancelled: the client did not come back for it",
             Self::Withdrawn => "cancelled: the credentials count no more",
             Self::Superseded => "cancelled: replaced by a newer item",

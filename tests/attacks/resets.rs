@@ -1,11 +1,15 @@
 //! Calls that are taken back as soon as they are made: next to nothing for who makes them, and work for the server.
 
 use code_explainer_client::Item;
+use tokio::io::AsyncWriteExt;
 
+use crate::common::frames::{
+    self, CANCEL, END_HEADERS, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM, frame,
+};
 use crate::common::http2::{Connection, STREAM};
 use crate::common::keys::client;
 use crate::common::server::TestServer;
-use crate::common::sockets::connect_from;
+use crate::common::sockets::{PREFACE, connect_from};
 use crate::common::stream::{TestStream, finish, is_last, item};
 
 const QUEUED: &str = "code_explainer_queue_depth";
@@ -103,6 +107,52 @@ async fn who_leaves_with_its_calls_has_taken_them_back() {
         }
     }
     panic!("it is not found out");
+}
+
+#[tokio::test]
+async fn one_that_goes_on_after_its_goodbye_is_read_for_so_many_calls_and_no_more() {
+    const STREAMS: usize = 8;
+    let flags = ["--resets-per-address", "1", "--connection-streams", "8"];
+    let (server, _) = TestServer::fake(&flags).await;
+    let mut connection = connect_from(2, server.grpc).await;
+    let (call, mut stream) = (frames::call(STREAM), 1);
+    let mut begin = PREFACE.to_vec();
+    // One more than the address may.
+    for _ in 0..2 {
+        begin.extend(frame(HEADERS, END_HEADERS, stream, &call));
+        begin.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+        stream += 2;
+    }
+    connection.write_all(&begin).await.expect("it is open");
+    loop {
+        let (kind, _) = frames::next(&mut connection)
+            .await
+            .expect("a goodbye first");
+        if kind == GOAWAY {
+            break;
+        }
+    }
+    let mut refused = 0;
+    'open: loop {
+        let next = frame(HEADERS, END_HEADERS, stream, &call);
+        if connection.write_all(&next).await.is_err() {
+            break;
+        }
+        stream += 2;
+        loop {
+            match frames::next(&mut connection).await {
+                Err(_) => break 'open,
+                Ok((RST_STREAM, why)) => {
+                    assert_eq!(why, REFUSED_STREAM, "it may be made elsewhere");
+                    refused += 1;
+                    break;
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+    assert!(refused <= 4 * STREAMS, "{refused}");
+    server.until_metric(FLOODS, 1.0).await;
 }
 
 #[tokio::test]

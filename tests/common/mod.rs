@@ -6,6 +6,7 @@ pub(crate) mod cache;
 pub(crate) mod certificates;
 pub(crate) mod divergence;
 pub(crate) mod envoy;
+pub(crate) mod frames;
 pub(crate) mod http2;
 pub(crate) mod keys;
 pub(crate) mod minilm;

@@ -9,6 +9,7 @@ use proto::inference::{InferParameter, ModelInferRequest};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use crate::common::frames::frame;
 use crate::common::random::Random;
 
 /// Bytes that mean something in a message's encoding.
@@ -209,14 +210,6 @@ pub(crate) fn conversation(random: &mut Random) -> Vec<u8> {
         random.mutate(&mut bytes, MEANT);
     }
     bytes
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
 }
 
 fn settings(random: &mut Random) -> Vec<u8> {
