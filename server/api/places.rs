@@ -103,8 +103,8 @@ struct Entry {
 }
 
 impl Places {
-    /// For `most` connections, of which `most_of_address` may come from one address, which may take back so many calls in haste (`None`: any
-    /// number).
+    /// For `most` connections, of which `most_of_address` may come from one address, which may take back so many calls in
+    /// haste (`None`: any number).
     pub(super) fn new(
         most: usize,
         most_of_address: usize,
