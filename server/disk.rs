@@ -55,6 +55,22 @@ pub enum DiskError {
     },
 }
 
+/// Makes a directory, and sees that files can be made in it.
+///
+/// # Errors
+/// [`DiskError::Io`], where they cannot.
+pub fn writable(directory: &Path) -> Result<(), DiskError> {
+    let file = directory.join(format!(".writable-{}", std::process::id()));
+    // An empty file: a disk that is full today is recovered from.
+    std::fs::create_dir_all(directory)
+        .and_then(|()| std::fs::File::create(&file))
+        .and_then(|_| std::fs::remove_file(&file))
+        .map_err(|source| DiskError::Io {
+            path: directory.to_owned(),
+            source,
+        })
+}
+
 /// How a database's disk fares.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskHealth {

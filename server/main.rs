@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use code_explainer::access::make_key::{MakeKeyConfig, make_key};
 use code_explainer::access::{Access, AccessError};
-use code_explainer::config::{Command, Config, ExportConfig, LogFormat, QuantizeConfig};
+use code_explainer::config::{
+    Command, Config, ExportConfig, LogFormat, QuantizeConfig, unknown_variables,
+};
 use code_explainer::model::{Model, export};
 use code_explainer::quantize::{QuantizeError, quantize};
 use code_explainer::run::RunError;
-use code_explainer::{Listeners, descriptors, memory, run, telemetry};
+use code_explainer::{Listeners, descriptors, disk, memory, run, telemetry};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use signals::Signals;
 
-/// `EX_USAGE`, `EX_NOINPUT` and `EX_UNAVAILABLE` of sysexits.h.
+/// `EX_USAGE`, `EX_NOINPUT`, `EX_UNAVAILABLE` and `EX_CANTCREAT` of sysexits.h.
 const BAD_SETTING: u8 = 64;
 const NO_INPUT: u8 = 66;
 const NO_ADDRESS: u8 = 69;
+const CANNOT_WRITE: u8 = 73;
 
 /// After the grace and the drain: time for goodbyes, before the process ends whatever hangs.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -81,6 +84,9 @@ fn start(mut config: Config) -> ExitCode {
         eprintln!("code-explainer-server: {error}");
         return BAD_SETTING.into();
     }
+    for variable in unknown_variables() {
+        tracing::warn!(variable, "this variable is no setting, and changes nothing");
+    }
     let files = descriptors::raise_limit();
     let wanted = config.connections;
     match descriptors::fit(wanted, files) {
@@ -138,6 +144,12 @@ async fn serve(config: Config, signals: Signals) -> ExitCode {
     if let Err(error) = Access::open(&config.access) {
         tracing::error!("{error}");
         return access_code(&error);
+    }
+    if let Some(Err(error)) = config.embed.directory.as_deref().map(disk::writable) {
+        tracing::error!(
+            "--data-dir {error}; give one that this user can write, or none: then it is all in memory"
+        );
+        return CANNOT_WRITE.into();
     }
     let listeners = match Listeners::bind(config.listen, config.http_listen).await {
         Ok(listeners) => listeners,

@@ -1,6 +1,7 @@
 //! A server's life, from its listeners to its last answer. The caller owns the edges: it binds, and it says when to
 //! stop.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,10 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::access::Access;
 use crate::api::{Connection, Shared, connections, http::serve_http, serve_grpc};
 use crate::config::Config;
 use crate::embed::{EmbedError, Load};
@@ -123,7 +126,20 @@ pub async fn run(
              or --admin off closes it"
         );
     }
-    run_on(edges, shared, config, open, shutdown).await
+    let hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
+    let reads_again = look_again_at(shared.access.clone(), hangups);
+    tokio::select! {
+        ended = run_on(edges, shared, config, open, shutdown) => ended,
+        never = reads_again => match never {},
+    }
+}
+
+/// SIGHUP asks for files to be read again.
+async fn look_again_at(access: Arc<Access>, mut hangups: Signal) -> Infallible {
+    loop {
+        hangups.recv().await;
+        access.look_again();
+    }
 }
 
 /// The same between edges of the caller's own, who may look at what its parts share.

@@ -4,14 +4,19 @@
 
 use std::future::pending;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// For the log's last line and for what libraries do at the end of a process.
 const ENDING: Duration = Duration::from_secs(2);
+
+/// Supervisors may send the first signal to a process and to its group, so that it comes twice (`timeout`, a shell's
+/// Ctrl-C): so soon after the first, none is a second one.
+const TWICE: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT. The first asks the server to stop; a second one, or the end of the time that it has for that, ends
 /// the process at once, with code 1.
@@ -28,15 +33,18 @@ impl Signals {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (mut terminate, mut interrupt) = {
+        let (mut terminate, mut interrupt, hangup) = {
             let _here = runtime.enter();
             (
                 signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
             )
         };
         let (tell, first) = oneshot::channel();
         let body = async move {
+            // The server reads files again for it; from here on nothing ends for it.
+            let _hangup = hangup;
             let mut next = async || {
                 tokio::select! {
                     _ = terminate.recv() => "SIGTERM",
@@ -48,7 +56,14 @@ impl Signals {
             let _ = tell.send(());
             // Beside this thread, which may not wait for whoever reads the log.
             beside(move || tracing::info!(signal = name, "shutting down"));
-            let second = tokio::time::timeout(limit, next()).await.is_ok();
+            let first = Instant::now();
+            let again = async {
+                while first.elapsed() < TWICE {
+                    next().await;
+                }
+            };
+            // The last one that was heard came later.
+            let second = timeout(limit, again).await.is_ok();
             beside(move || {
                 if second {
                     tracing::warn!("a second signal: leaving at once");

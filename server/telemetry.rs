@@ -7,6 +7,7 @@ use opentelemetry::{Context, KeyValue, propagation::TextMapPropagator};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::resource::{EnvResourceDetector, ResourceDetector};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing_subscriber::EnvFilter;
 
@@ -56,20 +57,24 @@ impl Traces {
     /// # Errors
     /// The endpoint is not a URL.
     pub fn new(endpoint: Option<&str>, replica: &str) -> anyhow::Result<Self> {
-        let Some(endpoint) = endpoint else {
+        let disabled = std::env::var("OTEL_SDK_DISABLED");
+        let disabled = disabled.is_ok_and(|value| value.trim().eq_ignore_ascii_case("true"));
+        let Some(endpoint) = endpoint.filter(|_| !disabled) else {
             return Ok(Self { exporting: None });
         };
+        if let Some((variable, protocol)) = other_protocol() {
+            tracing::warn!(
+                variable,
+                protocol,
+                "traces go out over gRPC alone; give --otlp-endpoint the collector's port for gRPC, 4317 as a rule, and \
+                 set the variable to grpc or not at all"
+            );
+        }
         let exporter = SpanExporter::builder()
             .with_tonic()
             .with_endpoint(endpoint)
             .build()?;
-        let resource = Resource::builder()
-            .with_service_name("code-explainer")
-            .with_attributes([
-                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                KeyValue::new("service.instance.id", replica.to_owned()),
-            ])
-            .build();
+        let resource = resource(replica);
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
             .with_resource(resource)
@@ -107,6 +112,40 @@ impl Traces {
             tracing::warn!(%error, "the last traces could not be sent");
         }
     }
+}
+
+/// A protocol that the environment asks for and that is not spoken, and the variable that asks for it.
+fn other_protocol() -> Option<(&'static str, String)> {
+    let variables = [
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+    ];
+    let set = variables.into_iter().find_map(|variable| {
+        let value = std::env::var(variable).ok()?;
+        (!value.is_empty()).then_some((variable, value))
+    });
+    set.filter(|(_, value)| value != "grpc")
+}
+
+/// What traces are of. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` have the last word.
+fn resource(replica: &str) -> Resource {
+    let ours = [
+        KeyValue::new("service.name", "code-explainer"),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", replica.to_owned()),
+    ];
+    let theirs = EnvResourceDetector::new().detect();
+    let name = std::env::var("OTEL_SERVICE_NAME")
+        .ok()
+        .filter(|name| !name.is_empty());
+    let name = name.map(|name| KeyValue::new("service.name", name));
+    let theirs = (theirs.iter()).map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    // The later of two of the same key counts.
+    Resource::builder()
+        .with_attributes(ours)
+        .with_attributes(theirs)
+        .with_attributes(name)
+        .build()
 }
 
 impl ItemTrace {

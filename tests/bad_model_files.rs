@@ -92,7 +92,7 @@ fn files_of_other_kinds() {
     );
     check_bytes(
         b"version https://git-lfs.github.com/spec/v1",
-        "not a GGUF file: it begins with 'vers' instead of 'GGUF'; it looks like a Git LFS pointer, fetch the file itself",
+        "not a GGUF file: it begins with 'vers' instead of 'GGUF'; it looks like a Git LFS pointer: run `git lfs pull` where it was checked out",
     );
     check_bytes(
         &to_bytes(&TinyModel::new(Architecture::Llama).safetensors()[..1]),

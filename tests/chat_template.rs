@@ -229,6 +229,180 @@ fn a_template_without_a_system_role_gets_one_message() {
     );
 }
 
+/// ChatML, with something done to role and content.
+fn chat(role: &str, content: &str) -> String {
+    format!(
+        "{{% for m in messages %}}<|im_start|>{{{{ {role} }}}}\n{{{{ {content} }}}}<|im_end|>\n{{% endfor %}}\
+         {{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
+    )
+}
+
+fn prompt_of(source: &str) -> String {
+    let text = tiny(Some(source), |_| ()).expect("a good model");
+    text.encode_prompt(Some("s"), "u")
+        .expect("a good prompt")
+        .text
+}
+
+const PLAIN: &str =
+    "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n";
+
+#[test]
+fn what_training_marks_means_nothing_in_a_prompt() {
+    for (open, close) in [
+        ("{% generation %}", "{% endgeneration %}"),
+        ("{%- generation -%}", "{%- endgeneration -%}"),
+        ("{%+ generation +%}", "{%+ endgeneration %}"),
+    ] {
+        let source = chat("m.role", "m.content").replace(
+            "{{ m.content }}",
+            &format!("{open}{{{{ m.content }}}}{close}"),
+        );
+        let trimmed = if open.starts_with("{%-") {
+            PLAIN
+                .replace("system\n", "system")
+                .replace("user\n", "user")
+        } else {
+            PLAIN.into()
+        };
+        assert_eq!(prompt_of(&source), trimmed, "{open}");
+    }
+}
+
+#[test]
+fn a_template_that_leaves_the_system_message_out_gets_one_message() {
+    let source = "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>user\n{{ m.content | trim }}<|im_end|>\n\
+                  {% endif %}{% endfor %}";
+    let text = tiny(Some(source), |_| ()).expect("a good model");
+    let prompt = text.encode_prompt(Some("Explain."), "u");
+    assert_eq!(
+        prompt.expect("a good prompt").text,
+        "<|im_start|>user\nExplain.\n\nu<|im_end|>\n"
+    );
+}
+
+#[test]
+fn an_empty_template_is_none() {
+    for empty in ["", " \n"] {
+        assert_eq!(prompt_of(empty), "s\n\nu\n");
+    }
+}
+
+#[test]
+fn nothing_is_not_iterable() {
+    let source = format!(
+        "{{% if tools is iterable and tools | length > 0 %}}tools{{% endif %}}\
+         {{% if documents is iterable %}}documents{{% endif %}}\
+         {{% if messages is iterable and 'x' is iterable and {{}} is iterable and 1 is not iterable %}}{}{{% endif %}}",
+        chat("m.role", "m.content")
+    );
+    assert_eq!(prompt_of(&source), PLAIN);
+}
+
+/// What Python gives for each of these.
+#[test]
+fn strings_have_pythons_methods() {
+    for (expression, expected) in [
+        (
+            "'xabc'.removeprefix('x') ~ 'abcx'.removesuffix('x') ~ 'abc'.removesuffix('x')",
+            "abcabcabc",
+        ),
+        ("'a=b=c'.partition('=')", "['a', '=', 'b=c']"),
+        ("'a=b=c'.rpartition('=')", "['a=b', '=', 'c']"),
+        ("'abc'.partition('=')", "['abc', '', '']"),
+        ("'abc'.rpartition('zzz')[2]", "abc"),
+        ("'a b  c'.split()", "['a', 'b', 'c']"),
+        ("'a,b,c'.split(',', 1)", "['a', 'b,c']"),
+        ("'a,b,c'.split(sep=',', maxsplit=1)", "['a', 'b,c']"),
+        ("'a,b,c'.rsplit(',', 1)", "['a,b', 'c']"),
+        ("' a b  c '.rsplit(maxsplit=1)", "[' a b', 'c']"),
+        ("' a b  c '.rsplit()", "['a', 'b', 'c']"),
+        (
+            "'hello'.find('l', 3) ~ 'hello'.find('l', 0, 2) ~ 'héllo'.rfind('l')",
+            "3-13",
+        ),
+        ("'hello'.index('l') ~ 'hello'.rindex('l', -3, -1)", "23"),
+        (
+            "'hello'.count('l') ~ 'hello'.count('l', 3) ~ 'abc'.count('') ~ ''.find('', 1)",
+            "214-1",
+        ),
+        (
+            "'a'.ljust(3) ~ '|' ~ 'a'.rjust(3, '.') ~ '|' ~ 'ab'.center(5, '*') ~ '|' ~ 'abc'.center(6)",
+            "a  |..a|**ab*| abc  ",
+        ),
+        ("'-5'.zfill(4) ~ '+x'.zfill(1) ~ '7'.zfill(3)", "-005+x007"),
+        (
+            "'a\\tbc\\td'.expandtabs(4) ~ '|' ~ '\\t'.expandtabs(tabsize=2) ~ '|' ~ 'a\\tb'.expandtabs(0)",
+            "a   bc  d|  |ab",
+        ),
+        ("'Straße ÄB'.casefold() ~ 'aBc'.swapcase()", "strasse äbAbC"),
+        ("'abc'.translate({97: 'x', 98: none, 99: 100})", "xd"),
+        ("'{a}-{b}'.format_map({'a': 1, 'b': 2})", "1-2"),
+        ("\"they're x_y\".title()", "They'Re X_Y"),
+        ("'a\rb\r\nc\n'.splitlines()", "['a', 'b', 'c']"),
+        ("'a\nb'.splitlines(keepends=true)[0] ~ '|'", "a\n|"),
+        ("'ΑΣ'.casefold()", "ασ"),
+        (
+            "'aXbX'.replace('X', '-', 1) ~ '-'.join(['a', 'b'])",
+            "a-bXa-b",
+        ),
+    ] {
+        let template = template(&format!("{{{{ {expression} }}}}")).expect("a good template");
+        let rendered = template.render(&ask("x"), true, UNIX_EPOCH);
+        assert_eq!(rendered.expect(expression), expected, "{expression}");
+    }
+    for (expression, expected) in [
+        ("'hello'.startswith('l', 2)", true),
+        ("'hello'.endswith(['x', 'lo'])", true),
+        ("'hello'.startswith(('a', 'b'))", false),
+        ("'hello'.endswith('l', 0, -1)", true),
+        ("'12'.isdecimal()", true),
+        ("'½'.isdecimal()", false),
+        ("'٣'.isdecimal()", true),
+        ("''.isdecimal()", false),
+        ("'a_1'.isidentifier()", true),
+        ("'1a'.isidentifier()", false),
+        ("'a b'.isprintable()", true),
+        ("'a\\n'.isprintable()", false),
+        ("'\\u200b'.isprintable()", false),
+        ("'²'.isdigit()", true),
+        ("'½'.isdigit()", false),
+        ("'Ab Cd'.istitle()", true),
+        ("'AB'.istitle()", false),
+        ("'1'.istitle()", false),
+    ] {
+        let source = format!("{{% if {expression} %}}yes{{% else %}}no{{% endif %}}");
+        let template = template(&source).expect("a good template");
+        let rendered = template.render(&ask("x"), true, UNIX_EPOCH);
+        let expected = if expected { "yes" } else { "no" };
+        assert_eq!(rendered.expect(expression), expected, "{expression}");
+    }
+    for (expression, problem) in [
+        ("'abc'.index('x')", "substring not found"),
+        ("'abc'.partition('')", "empty separator"),
+        ("'a'.ljust(1025)", "1024"),
+        ("'a'.center(3, 'xy')", "fill character"),
+        ("'a'.nothing()", "nothing"),
+    ] {
+        let error = template_error(&format!("{{{{ {expression} }}}}"));
+        assert!(error.contains(problem), "{expression}: {error}");
+    }
+}
+
+#[test]
+fn dates_have_the_formats_of_python() {
+    let source = format!(
+        "Today: {{{{ strftime_now('%-d %B %Y') }}}}\n{}",
+        chat("m.role", "m.content")
+    );
+    let template = template(&source).expect("a good template");
+    let day = UNIX_EPOCH + Duration::from_secs(1_722_470_400);
+    let prompt = template
+        .render(&ask("x"), false, day)
+        .expect("a good prompt");
+    assert!(prompt.starts_with("Today: 1 August 2024\n"), "{prompt}");
+}
+
 #[test]
 fn a_model_without_a_template_gets_plain_text() {
     let text = tiny(None, |_| ()).expect("a good model");
@@ -249,7 +423,8 @@ fn a_model_without_a_template_gets_plain_text() {
 
 #[test]
 fn end_tokens_are_collected_once() {
-    assert_eq!(text().eos(), [2, 0]);
+    // `<|im_end|>`, `<|endoftext|>`, and where another file of the training data would begin.
+    assert_eq!(text().eos(), [2, 0, 4, 5]);
     assert_eq!(text().vocabulary_size(), 49_152);
 }
 
@@ -284,6 +459,15 @@ fn hostile_templates_end() {
     assert!(
         template_error("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").contains("recursion")
     );
+    let out_of_one = [
+        "{% set s = 'a' * 60000 %}{{ s.translate({97: s}) }}",
+        "{% set s = 'a' * 60000 %}{{ s.replace('a', s) }}",
+        "{{ ('\\t' * 60000).expandtabs(1024) }}",
+        "{% set s = 'a' * 60000 %}{{ s.join(range(60000)) }}",
+    ];
+    for source in out_of_one {
+        assert!(template_error(source).contains("over 1 MiB"), "{source}");
+    }
     let doubling = "{% set n = namespace(s='xxxxxxxx') %}{% for a in range(60) %}\
                     {% set n.s = n.s ~ n.s %}{% endfor %}";
     assert!(template_error(doubling).contains("fuel"));

@@ -266,7 +266,7 @@ async fn fuzz_messages_on_streams() {
 fn expected(bytes: &[u8], inference: bool) -> Vec<Code> {
     let item = if inference {
         let Ok(message) = ModelInferRequest::decode(bytes) else {
-            return vec![Code::Internal];
+            return vec![Code::InvalidArgument];
         };
         match Wanted::new(message) {
             Ok(wanted) => wanted.item,
@@ -274,7 +274,7 @@ fn expected(bytes: &[u8], inference: bool) -> Vec<Code> {
         }
     } else {
         let Ok(item) = proto::ExplainRequest::decode(bytes) else {
-            return vec![Code::Internal];
+            return vec![Code::InvalidArgument];
         };
         item
     };

@@ -122,6 +122,39 @@ fn a_script_says_its_language_in_its_first_line() {
 }
 
 #[test]
+fn matlab_is_told_from_what_shares_its_words_or_its_extension() {
+    for code in [
+        "function y = f(x)\n% the square\ny = x.^2;\nend\n",
+        "function [m, s] = stats(x)\n    n = length(x);\n    m = sum(x) / n;\n    s = sqrt(sum((x - m).^2) / n);\nend\n",
+        "for i = 1:10\n    if x(i) ~= 0\n        disp(x(i))\n    end\nend\n",
+        "x = linspace(0, 2*pi);\nplot(x, sin(x))\nhold on\n",
+        "classdef Stack < handle\n    properties\n        items\n    end\nend\n",
+    ] {
+        assert_eq!(detected(code), Some("matlab"), "{code}");
+    }
+    for (code, language) in [
+        (
+            "#import <Foundation/Foundation.h>\n@implementation A\n- (int)f:(int)x { return x; }\n@end\n",
+            "objective-c",
+        ),
+        (
+            "local function f(x)\n  if x ~= nil then\n    return x\n  end\nend\nfor i = 1, 10 do\n  print(i)\nend\n",
+            "lua",
+        ),
+        (
+            "function area(r) {\n  const ones = [1, 1];\n  return Math.PI * r;\n}\nconsole.log(area(2));\n",
+            "javascript",
+        ),
+        (
+            "import numpy as np\n\ndef f(n):\n    return np.zeros(n) * np.ones((n,))\n",
+            "python",
+        ),
+    ] {
+        assert_eq!(detected(code), Some(language), "{code}");
+    }
+}
+
+#[test]
 fn an_editors_mode_line_says_the_language() {
     for (text, language) in [
         ("// -*- mode: rust -*-\nx\n", "rust"),

@@ -93,6 +93,72 @@ fn a_redis_url_is_checked_and_its_password_is_not_told() {
 }
 
 #[test]
+fn the_part_of_a_redis_url_that_is_wrong_is_named_and_no_secret() {
+    for (url, part) in [
+        (
+            "redis://:hun,ter2@127.0.0.1",
+            "address 1: its port is no number",
+        ),
+        ("redis://127.0.0.1,hunter2", "address 2: its beginning"),
+        ("redis://:hunter2@", "address 1: it has no host"),
+        ("redis://:hunter2@127.0.0.1:99999", "its port is no number"),
+        (
+            "redis://:hunter2@127.0.0.1/first",
+            "its database is no number",
+        ),
+    ] {
+        let told = output(&mut serve(&["--redis-url", url]));
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.contains(part) && told.contains("%2C"), "{url}: {told}");
+        assert!(!told.contains("hun"), "{told}");
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_ends_with_73() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let below = file.path().join("data");
+    let path = below.to_str().expect("UTF-8");
+    refuses(
+        serve(&["--data-dir", path]),
+        73,
+        &["--data-dir", path, "Not a directory"],
+    );
+}
+
+#[test]
+fn a_variable_is_named_where_it_is_wrong_and_is_none_where_it_is_empty() {
+    let with = |name: &str, value: &str| {
+        let mut command = serve(&["--model", "/nowhere/model.gguf"]);
+        command.env(name, value);
+        command
+    };
+    let named = "(it comes from the environment, as CODE_EXPLAINER_BATCH_SIZE)";
+    for value in ["abc", "0"] {
+        refuses(
+            with("CODE_EXPLAINER_BATCH_SIZE", value),
+            64,
+            &["--batch-size", value, named],
+        );
+    }
+    // It comes as far as the model, which there is none of.
+    refuses(
+        with("CODE_EXPLAINER_BATCH_SIZE", ""),
+        66,
+        &["/nowhere/model.gguf"],
+    );
+    let unknown = "variable=\"CODE_EXPLAINER_BATCH_SIZ\"";
+    refuses(with("CODE_EXPLAINER_BATCH_SIZ", "3"), 66, &[unknown]);
+    let mut by_flag = with("CODE_EXPLAINER_BATCH_SIZE", "0");
+    by_flag.args(["--batch-size", "0"]);
+    let told = output(&mut by_flag);
+    assert!(
+        !String::from_utf8_lossy(&told.stderr).contains("environment"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn variables_and_the_file_are_checked_like_flags() {
     let mut command = serve(&[]);
     command.env("CODE_EXPLAINER_PRECISION", "fp5");

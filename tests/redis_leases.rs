@@ -212,6 +212,31 @@ async fn an_answer_that_is_too_large_is_made_by_each() {
     assert_eq!(one.stats().dropped_puts, 1);
 }
 
+#[tokio::test]
+async fn a_redis_that_runs_no_scripts_shares_answers_all_the_same() {
+    let renamed = ["--rename-command", "EVAL", ""];
+    let forbidden = "--user default on nopass ~* &* +@all -@scripting";
+    let forbidden: Vec<&str> = forbidden.split(' ').collect();
+    for options in [&renamed[..], &forbidden] {
+        let server = RedisServer::start_with(options);
+        let (one, two) = (replica_of(&server), replica_of(&server));
+        // More often than a failing Redis is asked.
+        for _ in 0..20 {
+            let plan = one.plan(&key("a")).await;
+            assert!(matches!(plan, Plan::Make), "there is nothing, and no lease");
+        }
+        assert!(one.stats().redis_available);
+        one.put(key("a"), answer(TEXT));
+        let stored = async || found(&one, &key("a")).await;
+        assert_eq!(eventually("it is stored", stored).await, answer(TEXT));
+        match two.plan(&key("a")).await {
+            Plan::Replay(Level::Redis, got) => assert_eq!(got, answer(TEXT)),
+            _ => panic!("the answer is shared"),
+        }
+        assert_eq!((one.stats().leases_led, one.stats().redis_errors), (0, 0));
+    }
+}
+
 /// Two who ask at the same moment do not both make it, however often they do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_of_many_leads() {

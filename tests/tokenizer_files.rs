@@ -87,6 +87,130 @@ fn all_sources_of_a_tokenizer_agree() {
 }
 
 #[test]
+fn an_empty_template_in_a_configuration_is_none() {
+    let directory = directory();
+    let path = directory.path().join("tokenizer_config.json");
+    let mut config = read(&path);
+    config["chat_template"] = json!("");
+    fs::write(&path, config.to_string()).expect("may write");
+    let text = Text::from_directory(directory.path(), &[]).expect("a good directory");
+    let prompt = text.encode_prompt(Some("s"), "u").expect("a good prompt");
+    assert_eq!(prompt.text, "s\n\nu\n");
+}
+
+/// A signed integer, as converters write an id that is none.
+fn i32(id: i32) -> Meta {
+    const INT32: u32 = 5;
+    Meta::Raw(INT32, id.to_le_bytes().to_vec())
+}
+
+#[test]
+fn tokens_that_nobody_needs_may_be_none() {
+    let expected = gguf(|_| ()).expect("a good file").encode_prompt(None, "x");
+    for key in ["padding", "unknown"] {
+        let key = format!("tokenizer.ggml.{key}_token_id");
+        for id in [
+            i32(-1),
+            Meta::U32(u32::MAX),
+            Meta::U32(100_000),
+            i32(-7),
+            Meta::str("none"),
+        ] {
+            let text = gguf(|file| file.set(&key, id)).expect("it is not needed");
+            assert_eq!(
+                text.encode_prompt(None, "x").ok(),
+                expected.as_ref().ok().cloned()
+            );
+        }
+    }
+    // One that ends answers may be none, but not another than there is.
+    let text = gguf(|file| file.set("tokenizer.ggml.eot_token_id", i32(-1)));
+    assert_eq!(text.expect("there is none").eos(), [2, 0]);
+    check_gguf(
+        |file| file.set("tokenizer.ggml.eot_token_id", Meta::U32(100_000)),
+        &["eot_token_id", "100000"],
+    );
+}
+
+#[test]
+fn the_names_that_llama_cpp_treats_alike_are_one() {
+    let words = "it's 1234 x_y\n\n  don't\tgo\u{301}";
+    let encoded = |pre: &str| {
+        let text = gguf(|file| file.set("tokenizer.ggml.pre", Meta::str(pre)));
+        let text = text.unwrap_or_else(|error| panic!("{pre}: {error}"));
+        text.tokenizer().encode(words, false).expect("takes all")
+    };
+    for (name, aliases) in [
+        (
+            "smollm",
+            &["starcoder", "refact", "command-r", "codeshell"][..],
+        ),
+        ("gpt-2", &["mpt", "olmo", "jais", "phi-2"]),
+        ("llama-bpe", &["llama3", "llama-v3", "falcon3", "pixtral"]),
+        ("qwen2", &["deepseek-r1-qwen", "megrez"]),
+    ] {
+        let expected = encoded(name);
+        for alias in aliases {
+            assert_eq!(encoded(alias), expected, "{alias}");
+        }
+    }
+    check_gguf(
+        |file| file.set("tokenizer.ggml.pre", Meta::str("tekken")),
+        &["tekken", "smollm"],
+    );
+}
+
+/// Tokens that a tokenizer lists without calling them special.
+fn with_added(added: &[&str]) -> Text {
+    let directory = directory();
+    let path = directory.path().join("tokenizer.json");
+    let mut parts = read(&path);
+    let next = parts["model"]["vocab"]
+        .as_object()
+        .expect("a vocabulary")
+        .len();
+    let listed = parts["added_tokens"].as_array_mut().expect("a list");
+    for (id, content) in (next..).zip(added) {
+        listed.push(
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                           "rstrip": false, "normalized": false, "special": false}),
+        );
+    }
+    fs::write(&path, parts.to_string()).expect("may write");
+    Text::from_directory(directory.path(), &[]).expect("a good directory")
+}
+
+#[test]
+fn what_a_client_writes_is_no_marker_whatever_its_tokenizer_calls_it() {
+    let text = with_added(&["<|fim_middle|>", "<fim_suffix>", "    x"]);
+    for marker in ["<|fim_middle|>", "<fim_suffix>"] {
+        let tokens = |code: &str| {
+            text.encode_prompt(None, code)
+                .expect("a good prompt")
+                .tokens
+        };
+        let id = text.tokenizer().token_id(marker).expect("it is there");
+        assert!(!tokens(&format!("a{marker}b")).contains(&id), "{marker}");
+        // The template's own are.
+        let own = text.tokenizer().encode(marker, true).expect("takes all");
+        assert_eq!(own, [id]);
+    }
+    // What is no marker is a word as before.
+    let word = text.tokenizer().token_id("    x").expect("it is there");
+    let prompt = text.encode_prompt(None, "    x").expect("a good prompt");
+    assert!(prompt.tokens.contains(&word));
+}
+
+#[test]
+fn an_answer_ends_where_another_file_would_begin() {
+    let text = with_added(&["<|file_sep|>", "<|repo_name|>", "<|other|>"]);
+    let id = |token| text.tokenizer().token_id(token).expect("it is there");
+    assert!(text.eos().contains(&id("<|file_sep|>")) && text.eos().contains(&id("<|repo_name|>")));
+    assert!(!text.eos().contains(&id("<|other|>")));
+    assert_eq!(text.tokenizer().decode(&[id("<|file_sep|>")]), "");
+}
+
+#[test]
 fn named_templates_have_a_default() {
     let directory = directory();
     let path = directory.path().join("tokenizer_config.json");

@@ -2,22 +2,25 @@
 
 use std::sync::Arc;
 
+use code_explainer_client::proto::explain_service_client::ExplainServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
-use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
+use crate::common::programs::{ServerProcess, server};
 use crate::common::server::TestServer;
 use crate::common::stream::{TestStream, item};
 
 /// A collector that hands on what it gets.
-struct Collector(mpsc::Sender<Span>);
+struct Collector(mpsc::Sender<ResourceSpans>);
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -25,21 +28,16 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let resources = request.into_inner().resource_spans;
-        let spans = resources
-            .into_iter()
-            .flat_map(|r| r.scope_spans)
-            .flat_map(|s| s.spans);
-        for span in spans {
+        for resource in request.into_inner().resource_spans {
             self.0
-                .try_send(span)
+                .try_send(resource)
                 .map_err(|_| Status::resource_exhausted("the test's bound"))?;
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
-async fn collector() -> (String, mpsc::Receiver<Span>) {
+async fn collector() -> (String, mpsc::Receiver<ResourceSpans>) {
     let (sender, spans) = mpsc::channel(64);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
@@ -68,9 +66,9 @@ async fn an_item_is_a_span_under_the_clients_with_its_parts() {
     // The end of the server sends what is left.
     server.terminate();
     server.ended().await.expect("a clean end");
-    let mut got = Vec::new();
-    while let Ok(span) = spans.try_recv() {
-        got.push(span);
+    let mut got = Vec::<Span>::new();
+    while let Ok(resource) = spans.try_recv() {
+        got.extend(resource.scope_spans.into_iter().flat_map(|s| s.spans));
     }
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let root = got
@@ -107,4 +105,69 @@ async fn a_collector_that_is_gone_harms_nobody() {
     drop(stream);
     server.terminate();
     server.ended().await.expect("a clean end");
+}
+
+/// A server as a program, under these variables, answers an item and ends; what the collector got of it, and what it logged.
+async fn traces_under(variables: &[(&str, &str)]) -> (Vec<ResourceSpans>, String) {
+    let (endpoint, mut spans) = collector().await;
+    let mut command = server(&["serve", "--listen", "127.0.0.1:0"]);
+    command.args(["--http-listen", "127.0.0.1:0", "--kv-cache-tokens", "8192"]);
+    command.args(["--otlp-endpoint", &endpoint, "--shutdown-grace", "0s"]);
+    command.envs(variables.iter().copied());
+    let start = move || {
+        let mut process = ServerProcess::start(command);
+        let address = process.address("grpc");
+        process.wait_for(" ready");
+        (process, address)
+    };
+    let started = tokio::task::spawn_blocking(start).await;
+    let (mut process, address) = started.expect("a server");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
+    let channel = endpoint.connect().await.expect("it listens");
+    let mut stream = TestStream::open_on(ExplainServiceClient::new(channel)).await;
+    stream.explain(item("traced", "x = 1")).await;
+    assert!(stream.collect(1).await["traced"].done.is_some());
+    drop(stream);
+    process.signal("TERM");
+    let end = tokio::task::spawn_blocking(move || {
+        process.ended();
+        process.said.join("\n")
+    });
+    let said = end.await.expect("it ended");
+    let mut got = Vec::new();
+    while let Ok(resource) = spans.try_recv() {
+        got.push(resource);
+    }
+    (got, said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standard_variables_name_the_service_and_its_attributes() {
+    let (got, said) = traces_under(&[
+        ("OTEL_SERVICE_NAME", "explainer-of-tests"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=tests"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+    ])
+    .await;
+    let resource = format!("{:?}", got.first().expect("spans").resource);
+    for part in [
+        "explainer-of-tests",
+        "deployment.environment",
+        "service.version",
+    ] {
+        assert!(resource.contains(part), "{part}: {resource}");
+    }
+    assert!(!resource.contains("\"code-explainer\""), "{resource}");
+    let told = ["OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "4317"];
+    let warned = said
+        .lines()
+        .any(|line| told.iter().all(|part| line.contains(part)));
+    assert!(warned, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_trace_is_sent_where_the_sdk_is_disabled() {
+    let (got, said) = traces_under(&[("OTEL_SDK_DISABLED", "True")]).await;
+    assert!(got.is_empty(), "{got:?}");
+    assert!(!said.contains("OTLP"), "{said}");
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use code_explainer::text::Text;
 use code_explainer::weights::{Architecture, Checkpoint, SafetensorsTable};
 use serde_json::{Value, json};
 
@@ -57,6 +58,29 @@ fn check_safetensors(bytes: &[u8], expected: &str) {
         fs::write(directory.join("model.safetensors"), bytes).expect("write");
     };
     check_directory(Architecture::Llama, 1, change, expected);
+}
+
+#[test]
+fn what_git_lfs_leaves_in_the_place_of_a_file_is_named() {
+    const POINTER: &[u8] =
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 269060552\n";
+    const TOLD: &str =
+        "is a Git LFS pointer and not the file itself: run `git lfs pull` where it was checked out";
+    check_safetensors(POINTER, &format!("model.safetensors: {TOLD}"));
+    let directory = tempfile::tempdir().expect("a directory");
+    TinyModel::new(Architecture::Llama).write_hugging_face(directory.path(), 2);
+    let path = directory.path().join("tokenizer.json");
+    fs::write(&path, POINTER).expect("write");
+    let refused = Text::from_directory(directory.path(), &[]).expect_err("a pointer");
+    assert_eq!(refused.to_string(), format!("{}: {TOLD}", path.display()));
+    for name in ["model.safetensors.index.json", "config.json"] {
+        let change = |directory: &Path| fs::write(directory.join(name), POINTER).expect("write");
+        let directory = tempfile::tempdir().expect("a directory");
+        TinyModel::new(Architecture::Llama).write_hugging_face(directory.path(), 2);
+        change(directory.path());
+        let told = message(directory.path(), directory.path());
+        assert!(told.starts_with(name) && told.contains(TOLD), "{told}");
+    }
 }
 
 #[test]

@@ -121,6 +121,66 @@ fn stop_tokens_outside_the_vocabulary_are_noted() {
 }
 
 #[test]
+fn a_stop_token_of_minus_one_is_none() {
+    let none = hugging_face(
+        Architecture::Llama,
+        json!({"eos_token_id": -1, "bos_token_id": -1}),
+    );
+    assert_eq!((none.bos, none.eos, none.notes.len()), (None, vec![], 0));
+    let some = hugging_face(Architecture::Llama, json!({"eos_token_id": [-1, 2]}));
+    assert_eq!(some.eos, [2]);
+    let none = [(
+        "tokenizer.ggml.eos_token_id",
+        Meta::Raw(5, (-1i32).to_le_bytes().to_vec()),
+    )];
+    assert!(gguf(Architecture::Llama, &none).eos.is_empty());
+}
+
+#[test]
+fn a_configuration_is_read_as_python_reads_it() {
+    let plain = TinyModel::new(Architecture::Llama)
+        .config_json()
+        .to_string();
+    let expected = ModelConfig::from_hugging_face(plain.as_bytes());
+    let expected = expected.unwrap_or_else(|e| panic!("{e}"));
+    let more = plain.trim_start_matches('{');
+    let python = format!(
+        "\u{feff}{{\"router_jitter_noise\": NaN, \"limits\": [Infinity, -Infinity], {more}"
+    );
+    let found = ModelConfig::from_hugging_face(python.as_bytes());
+    assert_eq!(found.unwrap_or_else(|e| panic!("{e}")), expected);
+    let broken = plain.replacen(':', ": NaN NaN", 1);
+    ModelConfig::from_hugging_face(broken.as_bytes()).expect_err("no JSON");
+}
+
+#[test]
+fn a_factor_of_rotation_without_its_type_is_not_ignored() {
+    let key = "llama.rope.scaling.factor";
+    for (factor, expected) in [
+        (4.0, RopeScaling::Linear { factor: 4.0 }),
+        (0.0, RopeScaling::None),
+    ] {
+        let found = gguf(Architecture::Llama, &[(key, Meta::F32(factor))]);
+        assert_eq!(found.rope_scaling, expected);
+    }
+    for (name, changes) in [
+        ("factor", json!({"rope_scaling": {"factor": 4.0}})),
+        (
+            "full_attention",
+            json!({"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
+        ),
+    ] {
+        let mut config = TinyModel::new(Architecture::Llama).config_json();
+        for (key, value) in changes.as_object().expect("an object") {
+            config[key] = value.clone();
+        }
+        let refused = ModelConfig::from_hugging_face(config.to_string().as_bytes());
+        let message = refused.expect_err("it means something").to_string();
+        assert!(message.contains(name), "{message}");
+    }
+}
+
+#[test]
 fn activations_have_their_names() {
     for (name, expected) in [
         ("gelu_new", Activation::GeluTanh),

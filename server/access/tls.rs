@@ -19,6 +19,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use super::AccessError;
 use super::file::{Source, Wanted};
 use super::reload::Reloading;
+use super::supported;
 
 /// The files of TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,10 +145,13 @@ impl Own {
         let chain = certificates(certificate)?;
         let not_after = expiry(certificate, &chain)?;
         let private = PrivateKeyDer::from_pem_slice(&key.bytes)
-            .map_err(|_| key.unusable("has no private key in PEM"))?;
+            .map_err(|_| key.unusable(supported::no_key_in(&key.bytes)))?;
+        if let Some(wrong) = chain.first().and_then(supported::wrong_with) {
+            return Err(certificate.unusable(wrong));
+        }
         let provider = provider();
         let key = CertifiedKey::from_der(chain, private, &provider)
-            .map_err(|error| key.unusable(format!("does not go with --tls-cert: {error}")))?;
+            .map_err(|error| key.unusable(supported::wrong_pair(&error)))?;
         let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| certificate.unusable(error))?;
@@ -166,6 +170,9 @@ impl Clients {
         };
         let mut roots = RootCertStore::empty();
         for certificate in certificates(authorities)? {
+            if let Some(wrong) = supported::wrong_with_authority(&certificate) {
+                return Err(authorities.unusable(wrong));
+            }
             (roots.add(certificate)).map_err(|error| authorities.unusable(error))?;
         }
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());

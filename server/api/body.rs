@@ -4,7 +4,8 @@
 //! What is counted is what tonic's decoder holds: it takes room for a message when it has read how long that is to be, not
 //! as it comes. So the room is taken out of the budget before it hears that length.
 //!
-//! A message's way: `Length => (Room =>) Content => Length`. In `Room` nothing is read, so that flow control stops the client.
+//! A message's way: `Length => (Room =>) (Content | Packed) => Length`. In `Room` nothing is read, so that flow control stops
+//! the client. What is compressed is handed on unpacked.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::api::budget::{Held, Room, Share, Waiting};
 use crate::api::methods::{Messages, Takes};
+use crate::api::packed::{most, unpack};
 use crate::api::refusal::Refusal;
 use crate::metrics::Metrics;
 
@@ -25,6 +27,8 @@ use crate::metrics::Metrics;
 pub(super) const DECODER_BYTES: usize = 8 << 10;
 /// Before each message: whether it is compressed, and how long it is.
 const PREFIX_BYTES: usize = 5;
+/// Of a message that is compressed, the first byte.
+const COMPRESSED: u8 = 1;
 /// A message may take a second more for each of these, so that a long one has time on a slow line.
 const BYTES_PER_SECOND: usize = 64 << 10;
 
@@ -48,6 +52,8 @@ struct Receiving<B> {
     rest: Bytes,
     /// The length of the message in hand, which its reader is to get next.
     prefix: Option<Bytes>,
+    /// The message in hand, where it was unpacked; it comes after its length.
+    unpacked: Option<Bytes>,
     state: State,
     messages: u64,
     /// When the message in hand has to be there; `None`: there is none.
@@ -65,6 +71,8 @@ pub(super) struct Paid {
     _base: Held,
     /// For what the decoder has grown by.
     grown: Vec<Held>,
+    /// For a compressed message: as it came, and unpacked.
+    copies: Option<Held>,
 }
 
 impl Paid {
@@ -74,6 +82,15 @@ impl Paid {
             share,
             _base: base,
             grown: Vec::new(),
+            copies: None,
+        }
+    }
+
+    /// Room for a message, of which all beyond what the decoder grows by is for copies of it.
+    fn take(&mut self, mut held: Held, grows: usize) {
+        self.copies = Some(held.beyond(grows));
+        if grows > 0 {
+            self.grown.push(held);
         }
     }
 }
@@ -85,9 +102,16 @@ enum State {
         prefix: [u8; PREFIX_BYTES],
     },
     /// There is no room yet for a message of so many bytes.
-    Room { waiting: Waiting, bytes: usize },
+    Room {
+        waiting: Waiting,
+        bytes: usize,
+        grows: usize,
+        packed: bool,
+    },
     /// So much of the message is to come, or to be handed on.
     Content { left: usize },
+    /// The same of a message that is compressed, with what has come of it.
+    Packed { left: usize, packed: Vec<u8> },
 }
 
 const BETWEEN: State = State::Length {
@@ -119,6 +143,7 @@ impl<B> Upload<B> {
             metrics,
             rest: Bytes::new(),
             prefix: None,
+            unpacked: None,
             state: BETWEEN,
             messages: 0,
             deadline: at_once.then(|| Instant::now() + patience),
@@ -161,33 +186,67 @@ impl<B> Receiving<B> {
         if self.takes.messages == Messages::One && self.messages > 1 {
             return Err(Refusal::NotOne);
         }
-        self.prefix = Some(prefix);
-        let more = grown(self.holds, bytes) - self.holds;
-        if more == 0 {
-            self.content(bytes);
+        let packed = self.takes.gzip && prefix[0] == COMPRESSED;
+        let most = match packed {
+            true => most(bytes, self.takes.bytes),
+            false => bytes,
+        };
+        if !packed {
+            self.prefix = Some(prefix);
+        }
+        let grows = grown(self.holds, most) - self.holds;
+        // A packed message lies here twice, until it has been handed on.
+        let more = grows + if packed { bytes + most } else { 0 };
+        // Messages that nobody pays for are as small as what a decoder begins with.
+        if grows == 0 && self.paid.as_ref().is_none_or(|_| !packed) {
+            self.content(bytes, packed);
             return Ok(());
         }
         let paid = self.paid.as_mut().ok_or(Refusal::NoRoom)?;
-        self.holds += more;
+        self.holds += grows;
         match paid.share.take(more) {
             Room::Held(held) => {
-                paid.grown.push(held);
-                self.content(bytes);
+                paid.take(held, grows);
+                self.content(bytes, packed);
             }
             Room::Waiting(waiting) => {
                 self.deadline = Some(Instant::now() + self.patience);
-                self.state = State::Room { waiting, bytes };
+                self.state = State::Room {
+                    waiting,
+                    bytes,
+                    grows,
+                    packed,
+                };
             }
             Room::None => return Err(Refusal::NoRoom),
         }
         Ok(())
     }
 
-    fn content(&mut self, bytes: usize) {
+    fn content(&mut self, bytes: usize, packed: bool) {
         let slow = Duration::from_secs((bytes / BYTES_PER_SECOND) as u64);
         self.deadline = self.deadline.map(|deadline| deadline + slow);
+        if packed {
+            self.state = State::Packed {
+                left: bytes,
+                packed: Vec::with_capacity(bytes),
+            };
+            return;
+        }
         self.state = State::Content { left: bytes };
         self.ended_at(bytes);
+    }
+
+    /// All of a packed message is there.
+    fn unpack(&mut self, packed: &[u8]) -> Result<(), Refusal> {
+        let message = unpack(packed, self.takes.bytes)?;
+        let mut prefix = vec![0];
+        // It is no longer than what was sent as a length may be.
+        prefix.extend((message.len() as u32).to_be_bytes());
+        self.prefix = Some(prefix.into());
+        self.unpacked = Some(message).filter(|message| !message.is_empty());
+        self.ended_at(0);
+        Ok(())
     }
 
     /// So much of the message is left.
@@ -210,10 +269,27 @@ impl<B> Receiving<B> {
             {
                 return Ok(Some(prefix));
             }
+            if let Some(message) = self.unpacked.take() {
+                return Ok(Some(message));
+            }
+            if let (State::Length { .. }, Some(paid)) = (&self.state, &mut self.paid) {
+                // What was unpacked is in the decoder now.
+                paid.copies = None;
+            }
+            if let State::Packed { left: 0, packed } = &mut self.state {
+                let packed = std::mem::take(packed);
+                self.unpack(&packed)?;
+                continue;
+            }
             if self.rest.is_empty() {
                 return Ok(None);
             }
             match &mut self.state {
+                State::Packed { left, packed } => {
+                    let part = self.rest.split_to(self.rest.len().min(*left));
+                    packed.extend_from_slice(&part);
+                    *left -= part.len();
+                }
                 State::Room { .. } => return Ok(None),
                 State::Content { left } => {
                     let count = self.rest.len().min(*left);
@@ -256,7 +332,9 @@ impl<B> Receiving<B> {
         }
         Err(match self.state {
             State::Room { .. } => Refusal::NoRoom,
-            State::Length { .. } | State::Content { .. } => Refusal::TooSlow(self.patience),
+            State::Length { .. } | State::Content { .. } | State::Packed { .. } => {
+                Refusal::TooSlow(self.patience)
+            }
         })
     }
 }
@@ -264,8 +342,14 @@ impl<B> Receiving<B> {
 impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Receiving<B> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
-            if let State::Room { waiting, bytes } = &mut self.state {
-                let bytes = *bytes;
+            if let State::Room {
+                waiting,
+                bytes,
+                grows,
+                packed,
+            } = &mut self.state
+            {
+                let (bytes, grows, packed) = (*bytes, *grows, *packed);
                 let Poll::Ready(held) = waiting.poll_unpin(cx) else {
                     return match self.in_time(cx) {
                         Ok(()) => Poll::Pending,
@@ -273,11 +357,11 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Receiving<B> {
                     };
                 };
                 if let Some(paid) = &mut self.paid {
-                    paid.grown.push(held);
+                    paid.take(held, grows);
                 }
                 // The client could send nothing meanwhile.
                 self.deadline = Some(Instant::now() + self.patience);
-                self.content(bytes);
+                self.content(bytes, packed);
             }
             match self.next() {
                 Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -305,6 +389,10 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Receiving<B> {
                     self.body = None;
                     return Poll::Ready(Some(Err(broken.into())));
                 }
+                // tonic has seen nothing of a compressed message, and so would not miss it.
+                None if matches!(self.state, State::Packed { .. }) => {
+                    return self.refuse(Refusal::Unreadable);
+                }
                 None => self.body = None,
             }
         }
@@ -314,7 +402,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Receiving<B> {
     fn refuse(&mut self, refusal: Refusal) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.body = None;
         self.rest = Bytes::new();
-        self.prefix = None;
+        (self.prefix, self.unpacked) = (None, None);
         self.state = BETWEEN;
         self.metrics.bodies.refused(refusal.label());
         Poll::Ready(Some(Err(Box::new(refusal.status()))))

@@ -4,6 +4,7 @@
 //!
 //! What a field may hold beyond that is checked where its meaning is known; these bounds are at least as wide.
 
+use crate::api::unreadable::ItemFields;
 use crate::error::Error;
 use crate::proto::{self, inference};
 use crate::request::MAX_NAMES;
@@ -84,6 +85,8 @@ pub(crate) type Shape = &'static [(u32, Field)];
 pub(crate) trait Bounded {
     /// What counts in it.
     const SHAPE: Shape = &[];
+    /// Where it names an item, which can fail without its stream.
+    const ITEM: Option<ItemFields> = None;
 }
 
 const EXPLAIN: Shape = &[
@@ -104,6 +107,10 @@ impl Bounded for proto::ExplainStreamRequest {
         (3, Field::One(&[(6, Field::Each(Repeated::Have))])),
         (4, Field::One(&[(1, Field::Each(Repeated::Received))])),
     ];
+    const ITEM: Option<ItemFields> = Some(ItemFields {
+        id: &[1, 1],
+        code: Some(&[1, 2]),
+    });
 }
 
 impl Bounded for proto::EmbedRequest {
@@ -135,6 +142,10 @@ impl Bounded for inference::ModelInferRequest {
         ),
         (7, Field::Each(Repeated::RawContents)),
     ];
+    const ITEM: Option<ItemFields> = Some(ItemFields {
+        id: &[3],
+        code: None,
+    });
 }
 
 const INPUT: Shape = &[
@@ -244,6 +255,26 @@ impl Packing {
             Self::Fixed(size) => bytes.len().div_ceil(size),
         }
     }
+}
+
+/// The bytes of a field in a message: its number, after those of the fields that it is inside of. Of several, the last.
+pub(crate) fn bytes_at<'a>(path: &[u32], mut message: &'a [u8]) -> Option<&'a [u8]> {
+    let (outermost, inside) = path.split_first()?;
+    let (mut found, mut groups) = (None, 0_u32);
+    while let Some((number, value)) = next(&mut message) {
+        match value {
+            Value::GroupBegins => groups = groups.saturating_add(1),
+            Value::GroupEnds => groups = groups.saturating_sub(1),
+            Value::Bytes(bytes) if number == *outermost && groups == 0 => {
+                found = match inside {
+                    [] => Some(bytes),
+                    inside => bytes_at(inside, bytes).or(found),
+                };
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// A field's value, as the wire tells it apart.

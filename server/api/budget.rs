@@ -91,6 +91,18 @@ pub(super) struct Held {
     bytes: usize,
 }
 
+impl Held {
+    /// All beyond so many bytes, to be given back by itself.
+    pub(super) fn beyond(&mut self, bytes: usize) -> Self {
+        let rest = self.bytes.saturating_sub(bytes);
+        self.bytes -= rest;
+        Self {
+            share: self.share.clone(),
+            bytes: rest,
+        }
+    }
+}
+
 /// Waits for bytes of the budget, until it is dropped.
 pub(super) struct Waiting {
     /// `None`: it has what it waits for.

@@ -102,6 +102,11 @@ impl Calls {
         }
     }
 
+    /// Whether there has been a call.
+    pub(super) fn have_begun(&self) -> bool {
+        self.0.state.borrow().begun > 0
+    }
+
     /// Whether one was taken back in haste after too many others of its address.
     pub(super) fn is_flood(&self) -> bool {
         self.0.state.borrow().flood

@@ -1,6 +1,7 @@
 //! How gRPC's messages are read and written: as protobuf, by prost, once it is certain that they repeat nothing too often.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use prost::Message;
 use prost::bytes::Buf;
@@ -9,6 +10,8 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
 use crate::api::bounds::{self, Bounded};
+use crate::api::unreadable::{Unreadable, problem};
+use crate::error::Error;
 
 /// The codec of every service of ours; `build.rs` names it.
 pub(crate) struct BoundedCodec<T, U>(PhantomData<(T, U)>);
@@ -53,10 +56,18 @@ impl<U: Message + Bounded + Default> Decoder for BoundedDecoder<U> {
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // A message lies in one piece: it is read when it has come as a whole.
-        bounds::check(U::SHAPE, from.chunk())?;
-        // As tonic's own codec has it, after gRPC's list of statuses.
-        U::decode(from)
-            .map(Some)
-            .map_err(|error| Status::internal(error.to_string()))
+        let message = from.chunk();
+        bounds::check(U::SHAPE, message)?;
+        let decoded = U::decode(message).map_err(|error| {
+            // tonic's own codec says INTERNAL, as if that were the server's fault.
+            let mut status: Status = Error::invalid("request", problem(&error)).into();
+            if let Some(item) = Unreadable::of::<U>(message, &error) {
+                status.set_source(Arc::new(item));
+            }
+            status
+        });
+        let length = message.len();
+        from.advance(length);
+        decoded.map(Some)
     }
 }

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -32,9 +32,11 @@ use crate::api::io::Watched;
 use crate::api::limits::{
     ConnectionLimits, FLOOD_GOODBYE, GOODBYE, HASTY_GOODBYE, ON_THE_WAY_PER_STREAM,
 };
+use crate::api::no_connection;
 use crate::api::places::{Place, Places};
 use crate::api::write_timeout::WriteTimeout;
 use crate::explain::Presence;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 
 /// Bytes that a call's client may send before they are read.
@@ -72,7 +74,12 @@ pub(super) struct Connections {
     pub(super) limits: ConnectionLimits,
     pub(super) metrics: Arc<Metrics>,
     pub(super) protocol: Protocol,
+    /// For connections that do not come about.
+    log: Arc<LogLimit>,
 }
+
+/// Clients that cannot connect try again and again.
+const LOG: Duration = Duration::from_secs(60);
 
 /// What is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +149,16 @@ impl Reason {
 }
 
 impl Connections {
+    /// With these limits.
+    pub(super) fn new(limits: ConnectionLimits, metrics: Arc<Metrics>, protocol: Protocol) -> Self {
+        Self {
+            limits,
+            metrics,
+            protocol,
+            log: Arc::new(LogLimit::every(LOG)),
+        }
+    }
+
     /// Serves connections as they come until `stop`, and then until every one has closed. `tls` gives what new ones are
     /// encrypted by; `answer` answers a call.
     pub(super) async fn serve<C: Connection>(
@@ -225,8 +242,10 @@ impl Connections {
         let io = match accepted {
             Some(Ok(Ok(io))) => io,
             Some(failed) => {
+                let error = failed.ok().and_then(Result::err);
                 // What the other side sent is in the error: for debugging alone.
-                tracing::debug!(failed = ?failed.map(|e| e.err()), "no TLS handshake");
+                tracing::debug!(?error, "no TLS handshake");
+                self.no_connection(no_connection::of_handshake(error.as_ref()));
                 return self
                     .metrics
                     .access
@@ -292,6 +311,11 @@ impl Connections {
             // Its goodbye comes before more of its calls.
             () = calls.flood() => Reason::Flood,
             result = &mut connection => {
+                if let Err(error) = &result
+                    && !calls.have_begun()
+                {
+                    self.no_connection(no_connection::of_protocol(&**error));
+                }
                 if ended(result, &place) || calls.is_flood() {
                     self.closed(&Reason::Flood);
                 }
@@ -332,6 +356,16 @@ impl Connections {
         }
         // What is still open goes with it.
         left.cut_off();
+    }
+
+    /// Says why no connection came about, now and then.
+    fn no_connection(&self, why: Option<&'static str>) {
+        if let Some(why) = why
+            && let Some(held_back) = self.log.due(Instant::now().into_std())
+        {
+            let protocol = self.protocol.as_str();
+            tracing::warn!(protocol, why, held_back, "a client could not connect");
+        }
     }
 
     fn closed(&self, reason: &Reason) {

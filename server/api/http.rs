@@ -79,11 +79,8 @@ async fn serve_here(listener: TcpListener, shared: Arc<Shared>, stop: Cancellati
             shared: shared.clone(),
             turn: Arc::new(Semaphore::new(1)),
         });
-    let connections = Connections {
-        limits: shared.connections.of_http(),
-        metrics: shared.metrics.clone(),
-        protocol: Protocol::Http,
-    };
+    let limits = shared.connections.of_http();
+    let connections = Connections::new(limits, shared.metrics.clone(), Protocol::Http);
     let answer = move |call: Request<Incoming>, peer: &Peer| {
         let guarded = shared.access.guards_metrics() && call.uri().path() == "/metrics";
         let refused = match guarded {

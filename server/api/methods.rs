@@ -17,6 +17,8 @@ pub(super) struct Takes {
     pub(super) messages: Messages,
     /// Bytes of each message at most.
     pub(super) bytes: usize,
+    /// Messages may be compressed with gzip.
+    pub(super) gzip: bool,
 }
 
 /// A probe: no more than the name of a service or a model. Whoever sends one need not show who they are.
@@ -27,7 +29,11 @@ const QUESTION_BYTES: usize = 4096;
 impl Takes {
     /// By the path of the call, where messages of the larger kind may have so many bytes.
     pub(super) fn of(path: &str, message_bytes: usize) -> Self {
-        let takes = |messages, bytes| Self { messages, bytes };
+        let takes = |messages, bytes| Self {
+            messages,
+            bytes,
+            gzip: false,
+        };
         match path {
             "/grpc.health.v1.Health/Check"
             | "/grpc.health.v1.Health/Watch"

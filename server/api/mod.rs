@@ -9,7 +9,7 @@
 //!   need no credentials. `ending`: answers that end before they are through.
 //! - `explain`: the single call, and the door to the bidirectional `stream`.
 //! - `embed`: vectors of texts.
-//! - `convert`: events to wire types. `codec`: bytes to messages, within the `bounds` of what these may repeat.
+//! - `convert`: events to wire types. `codec`: bytes to messages, within the `bounds` of what these may repeat; `unreadable`: items that are none.
 //! - `model`, `admin`: what is served, and how it fares; `admin_cache`, `admin_clear`, `admin_warm`: the caches.
 //! - `corpus`: the operator's documents.
 //! - [`inference`]: the same explanations by the Open Inference Protocol.
@@ -42,12 +42,15 @@ mod lobby;
 mod local;
 mod methods;
 mod model;
+mod no_connection;
 mod origin;
+mod packed;
 mod patience;
 mod places;
 mod reception;
 mod refusal;
 mod stream;
+mod unreadable;
 mod withdrawal;
 mod write_timeout;
 
@@ -68,6 +71,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
@@ -220,29 +224,33 @@ pub async fn serve_grpc<C: Connection>(
     routes
         .add_service(
             ExplainServiceServer::new(explain::ExplainApi::new(shared.clone()))
-                .max_decoding_message_size(bytes),
+                .max_decoding_message_size(bytes)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
         )
         .add_service(
             ModelServiceServer::new(model::ModelApi::new(shared.clone()))
-                .max_decoding_message_size(bytes),
+                .max_decoding_message_size(bytes)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
         )
         .add_service(
             AdminServiceServer::new(admin::AdminApi::new(shared.clone()))
-                .max_decoding_message_size(bytes),
+                .max_decoding_message_size(bytes)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
         )
         .add_service(
             GrpcInferenceServiceServer::new(inference::InferenceApi::new(shared.clone()))
-                .max_decoding_message_size(bytes),
+                .max_decoding_message_size(bytes)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
         )
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let routes = routes.routes().prepare();
-    let served = Connections {
-        limits: shared.connections,
-        metrics: shared.metrics.clone(),
-        protocol: Protocol::Grpc,
-    };
+    let served = Connections::new(shared.connections, shared.metrics.clone(), Protocol::Grpc);
     let access = shared.access.clone();
     let tls = move || access.handshake();
     let reception = Reception::new(shared.request_bytes, shared.metrics.clone());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::Request;
+use axum::http::{HeaderMap, Request};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tonic::Status;
@@ -17,6 +17,11 @@ use crate::api::methods::{Messages, Takes};
 use crate::api::refusal::Refusal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+
+/// How a call's messages are compressed.
+const ENCODING: &str = "grpc-encoding";
+/// How those of its answer may be.
+const ACCEPTED: &str = "grpc-accept-encoding";
 
 /// What requests may take until they are received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +38,8 @@ pub struct RequestBytes {
 impl RequestBytes {
     /// What one call holds at most, where messages may have so many bytes: the least that a budget is of use with.
     pub const fn of_call(message: usize) -> usize {
-        grown(DECODER_BYTES, message) + STREAM_WINDOW as usize
+        // One that is compressed lies there three times: as it came, unpacked, and in the decoder.
+        grown(DECODER_BYTES, message) + 2 * message + STREAM_WINDOW as usize
     }
 }
 
@@ -50,6 +56,17 @@ pub(super) struct Received {
     pub(super) call: Request<Upload<ReadToEnd>>,
     /// When it has to end before it is through; `None`: it need not.
     pub(super) ended: Option<BoxFuture<'static, Status>>,
+}
+
+/// Whether the call's messages are compressed with gzip. They are unpacked before its service hears of them; so it does not
+/// hear of the encoding either. Answers are compressed for those who compress: most libraries say of themselves that they
+/// can read it, which costs time in every token where nobody wants it.
+fn take_encoding(headers: &mut HeaderMap) -> bool {
+    let gzip = headers
+        .get(ENCODING)
+        .is_some_and(|encoding| encoding == "gzip");
+    headers.remove(if gzip { ENCODING } else { ACCEPTED });
+    gzip
 }
 
 impl Reception {
@@ -70,11 +87,12 @@ impl Reception {
     /// There is no room for it.
     pub(super) fn receive(
         &self,
-        call: Request<ReadToEnd>,
+        mut call: Request<ReadToEnd>,
         caller: Option<&Identity>,
         peer: &Peer,
     ) -> Result<Received, Status> {
-        let takes = Takes::of(call.uri().path(), self.bytes.message);
+        let mut takes = Takes::of(call.uri().path(), self.bytes.message);
+        takes.gzip = take_encoding(call.headers_mut());
         let (mut paid, mut ended) = (None, None);
         match caller {
             _ if takes.messages == Messages::None => {}

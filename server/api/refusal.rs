@@ -18,6 +18,13 @@ pub(super) enum Refusal {
         /// What it may have.
         limit: usize,
     },
+    /// A compressed message is no gzip.
+    Unreadable,
+    /// It unpacks to more than anybody needs.
+    Inflates {
+        /// To more than so many bytes.
+        most: usize,
+    },
     /// More than one message for a call that takes one.
     NotOne,
     /// The server receives as much as it may.
@@ -33,6 +40,8 @@ impl Refusal {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",
+            Self::Unreadable => "unreadable",
+            Self::Inflates { .. } => "inflates",
             Self::NotOne => "not_one",
             Self::NoRoom => "no_room",
             Self::TooSlow(_) => "too_slow",
@@ -46,6 +55,13 @@ impl Refusal {
             // As tonic has it.
             Self::TooLarge { bytes, limit } => Status::out_of_range(format!(
                 "a message of {bytes} bytes, of which this call takes {limit} at most; send less"
+            )),
+            Self::Unreadable => Status::invalid_argument(
+                "a message that is said to be compressed, and is no gzip or not all of it; send it as gzip, or as it is",
+            ),
+            Self::Inflates { most } => Status::invalid_argument(format!(
+                "a message that unpacks to more than {most} bytes, which is out of proportion to its own; send it \
+                 uncompressed"
             )),
             Self::NotOne => Status::invalid_argument(
                 "a second message, where this call takes one; send one alone",

@@ -13,6 +13,7 @@ use tonic::Status;
 use crate::api::Shared;
 use crate::api::caller::Caller;
 use crate::api::inbound::Inbound;
+use crate::api::unreadable::Unreadable;
 use crate::error::Error;
 use crate::explain::{CancelReason, Client, EventSender, GoAway, GoAwayReason, Has, Outlet};
 use crate::metrics::{Counted, Outcome};
@@ -27,7 +28,7 @@ const MIN_PROGRESS: Duration = Duration::from_millis(100);
 /// When a server drains, its clients come to the others spread over this time.
 const SPREAD: Duration = Duration::from_secs(1);
 
-type Message = Result<Option<ExplainStreamRequest>, Status>;
+type Message = Result<Option<Result<ExplainStreamRequest, Unreadable>>, Status>;
 
 /// A connection's stream.
 pub(super) struct StreamCall {
@@ -64,7 +65,7 @@ impl StreamCall {
             biased;
             () = self.events.closed() => return,
             () = shared.status.closing.cancelled() => return,
-            message = inbound.message() => message,
+            message = inbound.item() => message,
         };
         let Self {
             caller,
@@ -75,9 +76,9 @@ impl StreamCall {
         } = self;
         let client = caller.client(events);
         let (opening, first) = match first {
-            Ok(Some(ExplainStreamRequest {
+            Ok(Some(Ok(ExplainStreamRequest {
                 request: Some(Wish::Open(open)),
-            })) => match check_have(&open.have, shared.stream_items) {
+            }))) => match check_have(&open.have, shared.stream_items) {
                 Ok(()) => (Some(open), None),
                 Err(error) => (None, Some(Err(error.into()))),
             },
@@ -166,7 +167,7 @@ impl Served {
                         () = session.retire(go_away(reason)) => {}
                     }
                 }
-                message = inbound.message(), if self.reading => {
+                message = inbound.item(), if self.reading => {
                     let generation = self.generation;
                     tokio::select! {
                         () = session.out.lost(generation) => return,
@@ -218,7 +219,11 @@ impl Served {
 
     async fn hear(&mut self, message: Message) {
         match message {
-            Ok(Some(message)) => self.handle(message).await,
+            Ok(Some(Ok(message))) => self.handle(message).await,
+            Ok(Some(Err(Unreadable { id, cost, error }))) => {
+                self.refuse(&id, cost, error).await;
+                yield_now().await;
+            }
             Ok(None) => self.read_no_more(),
             Err(status) => {
                 tracing::debug!(code = ?status.code(), "a stream broke");

@@ -34,7 +34,7 @@ use crate::scheduler::{Drafting, EngineRules, SchedulerOptions};
     max_term_width = 100,
     after_help = "Exit codes: 0 after a clean stop, 64 for a bad setting, 66 for a model that cannot be loaded or \
                   another file that cannot be read, \
-                  69 for an address that cannot be bound, 1 for anything else, such as a \
+                  69 for an address that cannot be bound, 73 for a --data-dir that cannot be written, 1 for anything else, such as a \
                   drain that did not end in its time or a second signal."
 )]
 pub(super) struct Cli {

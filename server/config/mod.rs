@@ -6,6 +6,7 @@ mod args;
 mod body_args;
 mod cache_memory_args;
 mod embed_args;
+mod environment;
 mod export_args;
 mod key_args;
 mod limit_args;
@@ -24,6 +25,8 @@ use std::time::Duration;
 use args::{Cli, CliCommand};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
+pub use environment::unknown_variables;
+use environment::{naming_variable, without_empty};
 pub use stream_args::{ReportLoad, StreamOptions};
 
 use crate::access::AccessConfig;
@@ -173,14 +176,19 @@ impl Command {
     /// One that prints itself well: [`clap::Error`]; also for `--help` and `--version`.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let args: Vec<OsString> = args.into_iter().collect();
-        let first = match Cli::command().try_get_matches_from(&args) {
+        Self::read(&args).map_err(|error| naming_variable(error, &Cli::command(), &args))
+    }
+
+    fn read(args: &[OsString]) -> Result<Self, clap::Error> {
+        let command = || without_empty(Cli::command());
+        let first = match command().try_get_matches_from(args) {
             Err(help_or_version) if !help_or_version.use_stderr() => return Err(help_or_version),
             first => first,
         };
         // The file's values become the defaults of a second reading: so flags and variables win, and one set of
         // checks serves all three.
-        let matches = match config_file(&args, first.as_ref().ok()) {
-            Some(path) => with_file(Cli::command(), &path)?.try_get_matches_from(&args)?,
+        let matches = match config_file(args, first.as_ref().ok()) {
+            Some(path) => with_file(command(), &path)?.try_get_matches_from(args)?,
             None => first?,
         };
         match Cli::from_arg_matches(&matches)?.command {
@@ -212,7 +220,8 @@ fn config_file(args: &[OsString], matches: Option<&clap::ArgMatches>) -> Option<
             rest => rest.strip_prefix('=').map(PathBuf::from),
         }
     });
-    flag.or_else(|| std::env::var_os("CODE_EXPLAINER_CONFIG").map(PathBuf::from))
+    let variable = std::env::var_os("CODE_EXPLAINER_CONFIG").filter(|path| !path.is_empty());
+    flag.or_else(|| variable.map(PathBuf::from))
 }
 
 fn with_file(command: clap::Command, path: &std::path::Path) -> Result<clap::Command, clap::Error> {

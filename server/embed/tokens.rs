@@ -6,8 +6,8 @@ use serde::Deserialize;
 use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::config::EmbedError;
-use crate::model_files;
 use crate::weights::EncoderConfig;
+use crate::{model_files, model_json};
 
 /// Texts that can be told apart need more than the model's own tokens around them.
 const FEWEST_TOKENS: usize = 4;
@@ -128,7 +128,7 @@ fn json<T: serde::de::DeserializeOwned>(
     let Some(bytes) = read(directory, name)? else {
         return Ok(None);
     };
-    let parsed = serde_json::from_slice(&bytes);
+    let parsed = model_json::parse(&bytes);
     parsed.map(Some).map_err(|e| EmbedError::File {
         path: directory.join(name),
         reason: format!("not what is expected: {e}"),

@@ -191,8 +191,9 @@ const NAMES: &[&[&str]] = &[
     &["glsl", "vert", "frag", "comp"],
 ];
 
-/// Names that are no file extension although they stand in [`NAMES`]: `report.v` and `list.d` are rarely code.
-const NOT_EXTENSIONS: &[&str] = &["v", "node", "make", "docker", "python", "fish"];
+/// Names that are no file extension although they stand in [`NAMES`]: `report.v` and `list.d` are rarely code, and `f.m`
+/// is as often MATLAB as Objective-C.
+const NOT_EXTENSIONS: &[&str] = &["v", "m", "node", "make", "docker", "python", "fish"];
 
 /// Names of files, without their directories and in lower case, that tell the language without an extension.
 const FILE_NAMES: &[(&str, &str)] = &[

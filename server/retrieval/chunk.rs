@@ -1,5 +1,6 @@
 //! A document cut into passages that the embedding model can take in, each under the headings that it stands below.
 
+use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 use text_splitter::{ChunkConfig, MarkdownSplitter, TextSplitter};
 
 /// Most characters of a passage: about the 256 tokens that all-MiniLM-L6-v2 reads.
@@ -25,6 +26,8 @@ pub fn passages(name: &str, title: &str, text: &str) -> Vec<Passage> {
     let markdown = [".md", ".mdx", ".markdown"]
         .iter()
         .any(|end| name.ends_with(end));
+    // Editors on Windows begin files with it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let chunks: Vec<(usize, &str)> = if markdown {
         let splitter = MarkdownSplitter::new(ChunkConfig::new(PASSAGE_CHARS));
         chunks(text, |piece| splitter.chunk_indices(piece))
@@ -32,21 +35,28 @@ pub fn passages(name: &str, title: &str, text: &str) -> Vec<Passage> {
         let splitter = TextSplitter::new(ChunkConfig::new(PASSAGE_CHARS));
         chunks(text, |piece| splitter.chunk_indices(piece))
     };
-    let mut headings = Headings::default();
-    let mut seen = 0;
+    let mut headings = Headings::of(if markdown { text } else { "" });
     let passage = |(at, chunk): (usize, &str)| {
         // A passage that begins with a heading stands below it.
-        let until = at + chunk.lines().next().map_or(0, str::len);
-        if markdown && until > seen {
-            headings.read(&text[seen..until]);
-            seen = until;
-        }
+        headings.go_to(at + beginning(chunk));
         Passage {
             title: headings.under(title),
             text: chunk.to_owned(),
         }
     };
     chunks.into_iter().map(passage).collect()
+}
+
+/// The length of a passage's first line that says something, and of all before it.
+fn beginning(chunk: &str) -> usize {
+    let mut length = 0;
+    for line in chunk.split_inclusive('\n') {
+        length += line.len();
+        if line.contains(char::is_alphanumeric) {
+            break;
+        }
+    }
+    length
 }
 
 /// Has every piece of the text cut; each chunk comes with where it is in the text.
@@ -80,26 +90,75 @@ fn pieces(text: &str) -> Vec<(usize, &str)> {
     pieces
 }
 
-/// The headings that are open, by their level.
-#[derive(Default)]
+/// How long the block of settings is that many tools put before a document, between lines of `---`: no part of CommonMark.
+fn front_matter(text: &str) -> usize {
+    let mut lines = text.split_inclusive('\n');
+    let Some(first) = lines.next().filter(|line| line.trim_end() == "---") else {
+        return 0;
+    };
+    let mut length = first.len();
+    for line in lines {
+        length += line.len();
+        if matches!(line.trim_end(), "---" | "...") {
+            return length;
+        }
+    }
+    0
+}
+
+/// The headings of a document as CommonMark has them, and those that are open at a place in it.
 struct Headings {
-    open: Vec<(usize, String)>,
-    fenced: bool,
+    /// Those that were not reached yet, the last first: where they begin, their level, and what they say.
+    to_come: Vec<(usize, HeadingLevel, String)>,
+    open: Vec<(HeadingLevel, String)>,
 }
 
 impl Headings {
-    fn read(&mut self, text: &str) {
-        for line in text.lines() {
-            let line = line.trim();
-            if line.starts_with("```") || line.starts_with("~~~") {
-                self.fenced = !self.fenced;
+    fn of(text: &str) -> Self {
+        let mut found: Vec<(usize, HeadingLevel, String)> = Vec::new();
+        // Whether a heading is open, and how many quotes and items of lists are: what stands in these heads nothing else.
+        let (mut inside, mut depth) = (false, 0);
+        let start = front_matter(text);
+        for (event, range) in Parser::new(&text[start..]).into_offset_iter() {
+            let part = match event {
+                Event::Start(Tag::BlockQuote(_) | Tag::Item) => {
+                    depth += 1;
+                    continue;
+                }
+                Event::End(TagEnd::BlockQuote(_) | TagEnd::Item) => {
+                    depth -= 1;
+                    continue;
+                }
+                Event::Start(Tag::Heading { level, .. }) if depth == 0 => {
+                    inside = true;
+                    found.push((start + range.start, level, String::new()));
+                    continue;
+                }
+                Event::End(TagEnd::Heading(_)) => {
+                    inside = false;
+                    continue;
+                }
+                Event::Text(part) | Event::Code(part) => part,
+                Event::SoftBreak | Event::HardBreak => " ".into(),
+                _ => continue,
+            };
+            if let Some((.., heading)) = found.last_mut().filter(|_| inside) {
+                heading.push_str(&part);
             }
-            let level = line.bytes().take_while(|b| *b == b'#').count();
-            let heading = line[level..].trim().trim_end_matches('#').trim();
-            if self.fenced || !(1..=6).contains(&level) || !line[level..].starts_with(' ') {
-                continue;
-            }
+        }
+        found.reverse();
+        Self {
+            to_come: found,
+            open: Vec::new(),
+        }
+    }
+
+    /// Opens those that begin before this place, each in the place of those that are no more general.
+    fn go_to(&mut self, place: usize) {
+        let reached = |next: &mut (usize, HeadingLevel, String)| next.0 < place;
+        while let Some((_, level, heading)) = self.to_come.pop_if(reached) {
             self.open.retain(|(above, _)| *above < level);
+            let heading = heading.trim();
             if !heading.is_empty() {
                 self.open.push((level, heading.to_owned()));
             }
@@ -137,6 +196,75 @@ mod tests {
         assert!(titles.contains(&"Queue > Bounds"), "{titles:?}");
         assert_eq!(titles.last(), Some(&"Queue > Other"));
         assert!(!titles.iter().any(|title| title.contains("no heading")));
+    }
+
+    fn titles(text: &str) -> Vec<String> {
+        let found = passages("a.md", "a.md", text);
+        found.into_iter().map(|passage| passage.title).collect()
+    }
+
+    #[test]
+    fn headings_are_those_of_commonmark() {
+        let body = "word ".repeat(175);
+        for (text, last) in [
+            // What is in a fence is none, whatever else looks like one, and only its own kind closes it.
+            (
+                format!("# Top\n\n````md\n```sh\n# no\n```\n{body}\n````\n\n{body}"),
+                "Top",
+            ),
+            (
+                format!("# Top\n\n````md\n```sh\n# no\n```\n````\n\n## Real\n\n{body}"),
+                "Top > Real",
+            ),
+            (
+                format!("# Top\n\n~~~\n```\n# no\n~~~\n\n## Real\n\n{body}"),
+                "Top > Real",
+            ),
+            (format!("# Top\n\n    # code\n    x = 1\n\n{body}"), "Top"),
+            (
+                format!("---\n# note\ntitle: x\n---\n\n# Real\n\n{body}"),
+                "Real",
+            ),
+            (
+                format!("Title\n=====\n\nSecond\n------\n\n{body}"),
+                "Title > Second",
+            ),
+            (
+                format!("# Top\n\n#hashtag line\n\n####### seven\n\n{body}"),
+                "Top",
+            ),
+            (
+                format!("# Top\n\n## Closed `f()` *now* ##\n\n{body}"),
+                "Top > Closed f() now",
+            ),
+            (format!("# Top\n\n{body}\n\n#\n\n{body}"), ""),
+            (
+                format!("# Top\n\n{body}\n\n---\n## Setup\n\n{body}\n\n---\n"),
+                "Top > Setup",
+            ),
+            (format!("Two\nlines\n===\n\n{body}"), "Two lines"),
+            (
+                format!("# Top\n\n> ## Note\n> x\n\n- # Item\n\n{body}"),
+                "Top",
+            ),
+        ] {
+            let expected = ["a.md", last]
+                .map(str::to_owned)
+                .into_iter()
+                .filter(|part| !part.is_empty());
+            let expected = expected.collect::<Vec<_>>().join(" > ");
+            assert_eq!(titles(&text).last(), Some(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mark_of_byte_order_is_no_text() {
+        let found = passages("a.md", "a.md", "\u{feff}# Top\n\nwords");
+        assert_eq!(
+            (found[0].title.as_str(), found[0].text.as_str()),
+            ("a.md > Top", "# Top\n\nwords")
+        );
+        assert!(passages("a.txt", "a", "\u{feff}").is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::bpe::{ByteLevelBpe, check_merges};
 use super::error::TextError;
 use super::family::Family;
 use super::tokenizer::{SpecialTokens, Tokenizer};
-use crate::model_files;
+use crate::{model_files, model_json};
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
@@ -262,17 +262,24 @@ fn json(directory: &Path, name: &str) -> Result<Option<Value>, TextError> {
     let Some(bytes) = read(directory, name)? else {
         return Ok(None);
     };
-    serde_json::from_slice(&bytes)
+    model_json::parse(&bytes)
         .map(Some)
-        .map_err(|error| file(&directory.join(name), error.to_string()))
+        .map_err(|problem| file(&directory.join(name), problem))
 }
 
 /// The file's bytes; `None` if there is none.
 fn read(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, TextError> {
-    model_files::read(directory, name).map_err(|source| TextError::Read {
-        path: directory.join(name),
+    let path = directory.join(name);
+    let bytes = model_files::read(directory, name).map_err(|source| TextError::Read {
+        path: path.clone(),
         source,
-    })
+    })?;
+    match bytes {
+        Some(bytes) if model_json::is_lfs_pointer(&bytes) => {
+            Err(file(&path, model_json::POINTER_PROBLEM.to_owned()))
+        }
+        bytes => Ok(bytes),
+    }
 }
 
 fn file(path: &Path, problem: String) -> TextError {

@@ -50,14 +50,30 @@ impl Family {
         }
     }
 
-    /// The family of this name.
+    /// The family of this name, or of another that llama.cpp treats alike.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|family| family.name() == name)
+        // `llm_tokenizer_bpe` in its llama-vocab.cpp has the same words for those of a line.
+        match name {
+            "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone"
+            | "minerva-7b" => Some(Self::SmolLm),
+            "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "jina-v2-es" | "jina-v2-de"
+            | "gigachat" | "a.x-4.0" | "mellum" | "modern-bert" | "exaone4" | "mpt" | "olmo"
+            | "jais" | "trillion" | "granite-docling" => Some(Self::Gpt2),
+            "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral"
+            | "midm-2.0" | "lfm2" | "jina-v5-nano" => Some(Self::Llama3),
+            "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" => Some(Self::Qwen2),
+            _ => None,
+        }
     }
 
     /// The names of all families, for messages.
     pub fn names() -> String {
         Self::ALL.map(Self::name).join(", ")
+    }
+
+    /// Whether prompts begin with the begin-of-sequence token where the file does not say.
+    pub(super) fn adds_bos(self) -> bool {
+        self == Self::Llama3
     }
 
     /// Whether a word that is a token as a whole is that token, whatever the merges would give.

@@ -55,8 +55,8 @@ pub(super) fn tokenizer(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     let special = SpecialTokens {
         bos: token_id(metadata, BOS, tokens)?,
         eos: token_id(metadata, EOS, tokens)?,
-        unknown: token_id(metadata, UNKNOWN, tokens)?,
-        padding: token_id(metadata, PADDING, tokens)?,
+        unknown: unneeded_id(metadata, UNKNOWN, tokens),
+        padding: unneeded_id(metadata, PADDING, tokens),
         end_of_turn: [
             token_id(metadata, EOT, tokens)?,
             token_id(metadata, EOM, tokens)?,
@@ -87,7 +87,7 @@ pub(super) fn tokenizer(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     .build()
     .map_err(|problem| wrong(MERGES, problem))?;
 
-    let add_bos = boolean(metadata, ADD_BOS)?.unwrap_or(false);
+    let add_bos = boolean(metadata, ADD_BOS)?.unwrap_or(family.adds_bos());
     let prefix = special.bos.filter(|_| add_bos).into_iter().collect();
     Tokenizer::new(inner, prefix, special).map_err(|problem| wrong(TOKENS, problem))
 }
@@ -134,6 +134,7 @@ fn added_tokens(
         .collect())
 }
 
+/// The id of a token that answers need; `None` where the file says that there is none, as converters do by -1.
 fn token_id(
     metadata: &Metadata,
     key: &'static str,
@@ -143,15 +144,26 @@ fn token_id(
         return Ok(None);
     }
     let id = metadata
-        .get_u32(key)
-        .ok_or_else(|| wrong(key, "is not an unsigned 32-bit integer".to_owned()))?;
-    if id as usize >= tokens.len() {
-        return Err(wrong(
-            key,
-            format!("{id} is no token: there are {}", tokens.len()),
-        ));
+        .get_i64(key)
+        .ok_or_else(|| wrong(key, "is not an integer of 32 bits".to_owned()))?;
+    if id == -1 || id == i64::from(u32::MAX) {
+        return Ok(None);
     }
-    Ok(Some(id))
+    match u32::try_from(id) {
+        Ok(found) if (found as usize) < tokens.len() => Ok(Some(found)),
+        _ => {
+            let problem = format!("{id} is no token: there are {}", tokens.len());
+            Err(wrong(key, problem))
+        }
+    }
+}
+
+/// The id of a token that nothing but a template could ask for: where it is wrong, there is none.
+fn unneeded_id(metadata: &Metadata, key: &'static str, tokens: &StringArray) -> Option<u32> {
+    token_id(metadata, key, tokens).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a token that is not needed is left out");
+        None
+    })
 }
 
 fn strings<'a>(metadata: &'a Metadata, key: &'static str) -> Result<&'a StringArray, TextError> {

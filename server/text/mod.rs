@@ -6,8 +6,8 @@
 //!
 //! What a client writes is never read as control tokens, whatever it contains.
 //!
-//! Reading order: [`tokenizer`] with `added` and `pieces`; `gguf`, `directory`, `bpe` and
-//! [`family`], which build one; [`template`] with `shield` and `clock`; [`detokenizer`] with `stop`.
+//! Reading order: [`tokenizer`] with `added`, `marker` and `pieces`; `gguf`, `directory`, `bpe` and
+//! [`family`], which build one; [`template`] with `generation`, `python`, `clock` and `shield`; [`detokenizer`] with `stop`.
 
 mod added;
 mod bpe;
@@ -16,8 +16,11 @@ pub mod detokenizer;
 mod directory;
 pub mod error;
 pub mod family;
+mod generation;
 mod gguf;
+mod marker;
 mod pieces;
+mod python;
 mod shield;
 mod stop;
 pub mod template;
@@ -36,16 +39,8 @@ pub use template::{ChatTemplate, Message, Role};
 pub use tokenizer::Tokenizer;
 
 use added::Specials;
+use marker::ends_answer;
 use shield::Shield;
-
-/// Tokens that end a turn in the families that are supported, if the vocabulary has them as control
-/// tokens: a model's files do not always name all of them.
-const END_TOKENS: [&str; 4] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-];
 
 /// A model's tokenizer, chat template and end tokens. Immutable; share it by `Arc`.
 #[derive(Debug)]
@@ -101,7 +96,8 @@ impl Text {
     /// As [`from_checkpoint`](Self::from_checkpoint).
     pub fn from_gguf(metadata: &Metadata, eos: &[u32]) -> Result<Self, TextError> {
         let tokenizer = gguf::tokenizer(metadata)?;
-        let template = gguf::chat_template(metadata)?.map(|source| {
+        let template = gguf::chat_template(metadata)?;
+        let template = template.filter(|source| !is_empty(source)).map(|source| {
             let place = format!("GGUF metadata {}", gguf::CHAT_TEMPLATE);
             ChatTemplate::new(source.to_owned(), place, variables(&tokenizer))
         });
@@ -119,6 +115,7 @@ impl Text {
         let tokenizer = files.tokenizer()?;
         let template = files
             .chat_template()?
+            .filter(|(source, _)| !is_empty(source))
             .map(|(source, place)| ChatTemplate::new(source, place, variables(&tokenizer)));
         Self::new(tokenizer, template.transpose()?, eos)
     }
@@ -131,10 +128,14 @@ impl Text {
         let mut all = eos.to_vec();
         all.extend(tokenizer.special().eos);
         all.extend(&tokenizer.special().end_of_turn);
-        let named = END_TOKENS
-            .iter()
+        // A model's files do not always name all of them.
+        let named = tokenizer
+            .special_tokens()
+            .filter(|token| ends_answer(token))
             .filter_map(|token| tokenizer.token_id(token));
-        all.extend(named.filter(|&id| tokenizer.is_special(id)));
+        let mut named: Vec<u32> = named.collect();
+        named.sort_unstable();
+        all.extend(named);
         let mut eos = Vec::with_capacity(all.len());
         for id in all {
             if !eos.contains(&id) {
@@ -239,14 +240,20 @@ fn render(template: &ChatTemplate, system: Option<&str>, user: &str) -> Result<S
         role: Role::System,
         content: instruction,
     };
-    template
-        .render(&[instruction, question(user)], true, now)
-        .or_else(|refusal| {
-            let merged = joined(system, user);
-            template
-                .render(&[question(&merged)], true, now)
-                .map_err(|_| refusal)
-        })
+    let separate = template.render(&[instruction, question(user)], true, now);
+    // Some templates refuse a system message, and some leave it out without a word.
+    let said = instruction.content.trim();
+    if separate.as_ref().is_ok_and(|text| text.contains(said)) {
+        return separate;
+    }
+    let merged = joined(system, user);
+    let merged = template.render(&[question(&merged)], true, now);
+    merged.or(separate)
+}
+
+/// An empty template is none, as in transformers.
+fn is_empty(template: &str) -> bool {
+    template.trim().is_empty()
 }
 
 fn question(content: &str) -> Message<'_> {

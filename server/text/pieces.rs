@@ -8,6 +8,8 @@ use tokenizers::decoders::DecoderWrapper;
 use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 use tokenizers::{Decoder, Tokenizer};
 
+use super::marker::is_marker;
+
 /// The bytes of every token, in one allocation.
 #[derive(Debug)]
 pub(super) struct Pieces {
@@ -58,9 +60,11 @@ impl Pieces {
             strip,
         };
         for (token, id) in tokens.into_iter().zip(0u32..) {
-            let special = token
-                .as_ref()
-                .is_some_and(|token| added.is_special_token(token));
+            let steers = |token: &String| {
+                let is_added = added.get_added_tokens_decoder().contains_key(&id);
+                added.is_special_token(token) || (is_added && is_marker(token))
+            };
+            let special = token.as_ref().is_some_and(steers);
             if let Some(token) = token.filter(|_| !special) {
                 let token = added.simple_id_to_token(id).unwrap_or(token);
                 pieces.bytes.extend(decode(&steps, token)?);

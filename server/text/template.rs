@@ -1,18 +1,19 @@
 //! Chat templates: the Jinja programs that model files carry to lay out a conversation.
 //!
 //! They are run as Hugging Face's `apply_chat_template` runs them: blocks trimmed, `tools` and
-//! `documents` none, Python's string methods, and the functions `raise_exception`, `strftime_now`
-//! and `tojson`. A template comes with the model and is not trusted: it runs on a budget.
+//! `documents` none, Python's string methods, the statement `generation`, and the functions
+//! `raise_exception`, `strftime_now` and `tojson`. A template comes with the model and is not trusted: it runs on a budget.
 
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, Value};
-use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::clock::strftime;
 use super::error::TextError;
+use super::generation::without_generation;
+use super::python::call_method;
 use crate::model_files::LARGEST_TEMPLATE;
 
 /// Work that one rendering may do: about so many instructions, or 64 times as many bytes of text.
@@ -87,7 +88,7 @@ impl ChatTemplate {
             .build()
             .and_then(|syntax| {
                 environment.set_syntax(syntax);
-                environment.add_template_owned(NAME, source.clone())
+                environment.add_template_owned(NAME, without_generation(&source))
             });
         if let Err(error) = compiled {
             return Err(TextError::Template {
@@ -97,7 +98,8 @@ impl ChatTemplate {
         }
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(DEPTH);
-        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.set_unknown_method_callback(call_method);
+        environment.add_test("iterable", is_iterable);
         environment.add_filter("tojson", to_json);
         environment.add_function(
             "raise_exception",
@@ -169,6 +171,11 @@ impl ChatTemplate {
             problem,
         }
     }
+}
+
+/// As Python's `iter` sees it: none is not, and what is not defined is, and empty.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && (value.is_undefined() || value.try_iter().is_ok())
 }
 
 /// `tojson` as Hugging Face has it: nothing is escaped for HTML, and nothing for ASCII.

@@ -8,6 +8,7 @@ use tokenizers::{
 
 use super::added::{AddedTokens, Specials};
 use super::error::TextError;
+use super::marker::steers;
 use super::pieces::Pieces;
 
 /// Words whose tokens are remembered. Each thread that encodes remembers its own, up to some
@@ -53,7 +54,13 @@ impl Tokenizer {
             bpe.resize_cache(CACHED_WORDS);
             inner.with_model(bpe);
         }
-        let added = inner.get_added_vocabulary().get_added_tokens_decoder();
+        let mut added = inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .clone();
+        for token in added.values_mut() {
+            token.special |= steers(&token.content);
+        }
         let tokens = |normalized| {
             let tokens = added.iter().map(|(&id, token)| (id, token));
             AddedTokens::new(tokens, normalized, inner.get_normalizer())
@@ -147,7 +154,7 @@ impl Tokenizer {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
         added
             .values()
-            .filter(|token| token.special)
+            .filter(|token| token.special || steers(&token.content))
             .map(|token| token.content.as_str())
     }
 

@@ -160,10 +160,10 @@ async fn a_second_message_where_one_is_taken_is_refused() {
 }
 
 #[tokio::test]
-async fn compressed_messages_are_refused_as_they_are() {
+async fn messages_that_are_not_compressed_as_they_say_are_refused() {
     let (server, _) = TestServer::fake(&[]).await;
     let attacker = Connection::to(server.grpc).await;
-    for (encoding, code) in [("gzip", "12"), ("zstd", "12"), ("identity", "13")] {
+    for (encoding, code) in [("gzip", "3"), ("zstd", "12"), ("identity", "13")] {
         let (response, mut body) =
             (attacker.open_with(EXPLAIN, &[("grpc-encoding", encoding)])).await;
         let mut message = framed(&item("", "x = 1")).to_vec();
@@ -232,6 +232,8 @@ async fn large_messages_of_good_clients_are_read_and_leave_no_room_taken() {
 async fn many_messages_at_once_wait_for_room_and_are_all_read() {
     // Room for one message of the largest kind, or for about 60 of these.
     let flags = [
+        "--message-bytes",
+        "1048576",
         "--request-bytes-in-flight",
         "4400000",
         "--queue-items",

@@ -97,10 +97,22 @@ impl ServerProcess {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
+        self.signal_times(name, 1);
+    }
+
+    /// Sends a signal by its name so often, at once.
+    pub(crate) fn signal_times(&self, name: &str, times: usize) {
+        let process = self.child.id().to_string();
         let sent = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
+            .args(["-s", name])
+            .args(vec![process; times])
             .status();
         assert!(sent.expect("kill").success());
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
     }
 
     /// Waits for its end; reads on meanwhile, so that it never waits for us.

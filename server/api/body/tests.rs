@@ -1,7 +1,10 @@
 //! Bodies as they arrive, in time that the tests make.
 
 use std::convert::Infallible;
+use std::io::Write;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -31,6 +34,7 @@ fn upload(messages: Messages, share: &Share) -> (Upload<Arriving>, Sender) {
     let takes = Takes {
         messages,
         bytes: 1 << 20,
+        gzip: true,
     };
     let base = share.take_now(DECODER_BYTES).expect("room");
     let paid = Paid::new(share.clone(), base);
@@ -89,6 +93,47 @@ async fn messages_are_handed_on_as_they_are_and_one_by_one() {
             assert!(!ends.iter().any(|end| at < *end && *end < after), "{piece}");
             at = after;
         }
+    }
+}
+
+/// The same compressed.
+fn packed(bytes: usize) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder
+        .write_all(&message(bytes)[PREFIX_BYTES..])
+        .expect("memory");
+    let packed = encoder.finish().expect("memory");
+    let mut message = vec![1];
+    message.extend((packed.len() as u32).to_be_bytes());
+    message.extend(packed);
+    message
+}
+
+#[tokio::test]
+async fn compressed_messages_are_handed_on_unpacked_and_give_back_what_they_took() {
+    // Room for one, and for what its decoder grows by.
+    let share = payer(500_000);
+    let (upload, sender) = upload(Messages::Many, &share);
+    let reading = tokio::spawn(read(upload));
+    let sizes = [0, 3, 900, 70_000].repeat(50);
+    for size in &sizes {
+        send(&sender, &packed(*size)).await;
+    }
+    drop(sender);
+    let frames = reading.await.expect("no panic").expect("all is well");
+    let sent: Vec<u8> = sizes.into_iter().flat_map(message).collect();
+    assert_eq!(frames.concat(), sent);
+}
+
+#[tokio::test]
+async fn a_compressed_message_that_is_cut_off_is_refused() {
+    for kept in [PREFIX_BYTES, 12, packed(900).len() - 1] {
+        let (upload, sender) = upload(Messages::Many, &payer(ROOM));
+        let reading = tokio::spawn(read(upload));
+        send(&sender, &packed(900)[..kept]).await;
+        drop(sender);
+        let refused = reading.await.expect("no panic").expect_err("it is cut off");
+        assert_eq!(refused.code(), Code::InvalidArgument);
     }
 }
 

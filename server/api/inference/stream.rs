@@ -12,6 +12,7 @@ use super::response;
 use crate::api::Shared;
 use crate::api::caller::Caller;
 use crate::api::inbound::Inbound;
+use crate::api::unreadable::Unreadable;
 use crate::error::Error;
 use crate::explain::{EventSender, Outlet};
 use crate::metrics::{Counted, Outcome};
@@ -22,7 +23,7 @@ use crate::session::{Session, StreamLimits};
 /// Events that wait for a slow reader; at the bound its items wait, and nothing else does.
 const WAITING_EVENTS: usize = 64;
 
-type Message = Result<Option<ModelInferRequest>, Status>;
+type Message = Result<Option<Result<ModelInferRequest, Unreadable>>, Status>;
 
 /// Serves a stream, and gives what is to be sent on it.
 pub(super) fn serve(
@@ -73,7 +74,7 @@ struct Served {
 
 impl Served {
     /// Reads until the client half-closes, goes away, or the server closes; what is in flight at a half-close goes on. A
-    /// message that does not parse ends the stream with its status once all is answered.
+    /// message that does not parse, and names no item, ends the stream with its status once all is answered.
     async fn run(mut self, mut inbound: Inbound<ModelInferRequest>) {
         let (session, shared) = (self.session.clone(), self.shared.clone());
         let out = &session.out;
@@ -83,7 +84,7 @@ impl Served {
                 biased;
                 () = out.lost(connection) => break,
                 () = shared.status.closing.cancelled(), if self.reading => self.read_no_more(),
-                message = inbound.message(), if self.reading => self.hear(message).await,
+                message = inbound.item(), if self.reading => self.hear(message).await,
                 () = session.tasks.wait(), if !self.reading => break,
             }
         }
@@ -102,7 +103,11 @@ impl Served {
 
     async fn hear(&mut self, message: Message) {
         match message {
-            Ok(Some(request)) => self.handle(request).await,
+            Ok(Some(Ok(request))) => self.handle(request).await,
+            Ok(Some(Err(Unreadable { id, cost, error }))) => {
+                let name = self.names.take(&id, false);
+                self.refuse(&name, cost, error).await;
+            }
             Ok(None) => self.read_no_more(),
             Err(status) => {
                 tracing::debug!(code = ?status.code(), "a stream broke");

@@ -2,7 +2,7 @@
 //! it is not.
 //!
 //! - `config`, `target`, `link`: which Redis, how to connect to it, and the connections;
-//! - `breaker`, `parts`: when to do without it, or without a shard of it; `warnings` keeps the log readable;
+//! - `breaker`, `parts`: when to do without it, or without a shard of it;
 //! - `names`: what things are called there;
 //! - `values`: the answers; `token`, `lease`, `piece`, `relay`, `follow`: answers that one replica makes while others
 //!   stream them; `admin`: looking over Redis and clearing it.
@@ -23,11 +23,10 @@ mod relay;
 mod target;
 mod token;
 mod values;
-mod warnings;
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::{Pipeline, RedisError, Value};
@@ -46,11 +45,11 @@ use super::config::CacheError;
 use super::key::CacheKey;
 use super::mac::MacKey;
 use super::stats::Counters;
+use crate::log_limit::LogLimit;
 use breaker::{Admission, Change};
 use link::Link;
 use parts::Parts;
 use target::Target;
-use warnings::Warnings;
 
 /// Writes under way at most; more are dropped. With the bound on an answer's size it bounds the memory that a slow
 /// Redis can tie up.
@@ -78,10 +77,12 @@ pub(super) struct Remote {
     limits: RemoteLimits,
     parts: Parts,
     writes: Arc<Semaphore>,
+    /// Redis runs no scripts for this server, so that there are no leases.
+    without_scripts: AtomicBool,
     /// Answers of other replicas that are being read as they grow.
     followed: Arc<AtomicUsize>,
-    warnings: Warnings,
-    broken_values: Warnings,
+    warnings: LogLimit,
+    broken_values: LogLimit,
     counters: Arc<Counters>,
 }
 
@@ -122,6 +123,22 @@ impl Failure {
     fn is_reply(&self, codes: &[&str]) -> bool {
         matches!(self, Self::Redis(err) if err.code().is_some_and(|code| codes.contains(&code)))
     }
+
+    /// The server runs no scripts: the command was renamed, its user may not use it, or a proxy does not know it.
+    fn refuses_scripts(&self) -> bool {
+        let Self::Redis(err) = self else {
+            return false;
+        };
+        let detail = err.detail().unwrap_or_default().to_ascii_lowercase();
+        let refused = [
+            "unknown command",
+            "unsupported command",
+            "no permissions to run",
+        ]
+        .iter()
+        .any(|why| detail.contains(why));
+        refused && detail.contains("eval")
+    }
 }
 
 impl Remote {
@@ -140,9 +157,10 @@ impl Remote {
             limits,
             parts: Parts::new(config.topology == Topology::Cluster, limits.cooldown),
             writes: Arc::new(Semaphore::new(WRITES)),
+            without_scripts: AtomicBool::new(false),
             followed: Arc::default(),
-            warnings: Warnings::every(WARNINGS),
-            broken_values: Warnings::every(BROKEN_VALUES),
+            warnings: LogLimit::every(WARNINGS),
+            broken_values: LogLimit::every(BROKEN_VALUES),
             counters,
         })
     }
@@ -204,6 +222,24 @@ impl Remote {
         }
     }
 
+    /// How long a lease lasts, where there are leases.
+    fn lease(&self) -> Option<Duration> {
+        let scripts = !self.without_scripts.load(Ordering::Relaxed);
+        self.limits.lease.filter(|_| scripts)
+    }
+
+    /// From here on there are no leases. Said once.
+    fn do_without_scripts(&self, err: &Failure) {
+        if !self.without_scripts.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                redis = %self.link,
+                error = %err,
+                "redis runs no scripts (EVAL): replicas share their answers, but do not wait for one another's. \
+                 Allow EVAL and start anew, or set --redis-lease 0s"
+            );
+        }
+    }
+
     fn record(&self, key: &CacheKey, succeeded: bool) {
         // The guard is gone when the others are looked at.
         let change = self.parts.of(key).record(succeeded, now());
@@ -248,14 +284,19 @@ impl Remote {
     /// Counts and logs a value that cannot be used.
     fn broken(&self, err: &BrokenValue) {
         self.counters.broken_values[err.kind()].add_one();
-        self.broken_values
-            .warn(now(), &self.link, "dropped a broken value", err);
+        self.warn(&self.broken_values, "dropped a broken value", err);
     }
 
     /// Counts and logs a failure.
     fn failed(&self, what: &'static str, err: &impl Display) {
         self.counters.redis_errors.add_one();
-        self.warnings.warn(now(), &self.link, what, err);
+        self.warn(&self.warnings, what, err);
+    }
+
+    fn warn(&self, limit: &LogLimit, what: &'static str, err: &impl Display) {
+        if let Some(held_back) = limit.due(now()) {
+            tracing::warn!(redis = %self.link, error = %err, held_back, "redis cache: {what}");
+        }
     }
 }
 

@@ -61,11 +61,8 @@ impl Remote {
     /// The answer of a key, or what to do about it. Takes the configured timeout at most, and nothing while Redis is left
     /// alone.
     pub(in crate::cache) async fn turn(self: &Arc<Self>, key: &CacheKey) -> Turn {
-        let Some(lease) = self.limits.lease else {
-            return match self.get(key).await {
-                Some(found) => Turn::Found(found),
-                None => Turn::Alone,
-            };
+        let Some(lease) = self.lease() else {
+            return self.turn_without_lease(key).await;
         };
         if !self.admitted(key) {
             return Turn::Alone;
@@ -81,10 +78,22 @@ impl Remote {
                     }
                 }
             }
+            Err(err) if err.refuses_scripts() => {
+                self.record(key, true);
+                self.do_without_scripts(&err);
+                self.turn_without_lease(key).await
+            }
             Err(err) => {
                 self.could_not_read(key, err);
                 Turn::Alone
             }
+        }
+    }
+
+    async fn turn_without_lease(self: &Arc<Self>, key: &CacheKey) -> Turn {
+        match self.get(key).await {
+            Some(found) => Turn::Found(found),
+            None => Turn::Alone,
         }
     }
 }

@@ -184,9 +184,9 @@ impl fmt::Display for Target {
 }
 
 fn servers(config: &RedisConfig) -> Result<Vec<ConnectionInfo>, CacheError> {
-    let parse = |url: &String| {
+    let parse = |(at, url): (usize, &String)| {
         let server = url.as_str().into_connection_info();
-        let server = server.map_err(|err| bad_url(&err.to_string()))?;
+        let server = server.map_err(|_| bad_url(&what_is_wrong(url, at)))?;
         match server.addr() {
             ConnectionAddr::TcpTls { insecure: true, .. } => Err(bad_url(
                 "#insecure is not supported; name the authority to trust in redis_tls_ca",
@@ -197,6 +197,7 @@ fn servers(config: &RedisConfig) -> Result<Vec<ConnectionInfo>, CacheError> {
     let servers = config
         .urls
         .iter()
+        .enumerate()
         .map(parse)
         .collect::<Result<Vec<_>, _>>()?;
     match (&config.topology, servers.len()) {
@@ -207,6 +208,35 @@ fn servers(config: &RedisConfig) -> Result<Vec<ConnectionInfo>, CacheError> {
         )),
         _ => Ok(servers),
     }
+}
+
+/// Which part of an address is wrong; its user and password are not told.
+fn what_is_wrong(url: &str, at: usize) -> String {
+    let part = match url.split_once("://") {
+        None => "its beginning is not redis:// or rediss://",
+        Some((scheme, _)) if scheme != "redis" && scheme != "rediss" => {
+            "its beginning is not redis:// or rediss://"
+        }
+        Some((_, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            let (host, database) = host.split_once('/').unwrap_or((host, ""));
+            let port = host.rsplit_once(':').map_or("", |(_, port)| port);
+            if host.is_empty() {
+                "it has no host"
+            } else if !host.ends_with(']') && port.parse::<u16>().is_err() && !port.is_empty() {
+                "its port is no number up to 65535"
+            } else if !database.is_empty() && database.parse::<u32>().is_err() {
+                "its database is no number"
+            } else {
+                "its host, user or password has a character that cannot stand there"
+            }
+        }
+    };
+    format!(
+        "address {}: {part}. A comma ends an address; in a user or a password write %2C for it, %40 for @, %2F for /, \
+         %3A for :, or use --redis-username and --redis-password",
+        at + 1
+    )
 }
 
 fn server(

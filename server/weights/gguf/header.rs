@@ -88,7 +88,9 @@ fn version(cursor: &mut Cursor<'_>, bytes: &[u8]) -> Result<u32, GgufError> {
             b"PK\x03\x04" => "; it looks like a PyTorch or zip archive",
             b"ggml" | b"lmgg" | b"fmgg" | b"tjgg" => "; it is of GGUF's predecessor, convert it",
             // "version https://git-lfs...".
-            b"vers" => "; it looks like a Git LFS pointer, fetch the file itself",
+            b"vers" => {
+                "; it looks like a Git LFS pointer: run `git lfs pull` where it was checked out"
+            }
             // A safetensors file: the length of its JSON header, then that header.
             _ if bytes.get(8) == Some(&b'{') => {
                 "; it looks like a safetensors file, give the directory it lies in"

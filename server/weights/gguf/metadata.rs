@@ -194,6 +194,11 @@ impl Metadata {
         self.get(key)?.as_i128()?.try_into().ok()
     }
 
+    /// An integer of any width that fits.
+    pub fn get_i64(&self, key: &str) -> Option<i64> {
+        self.get(key)?.as_i128()?.try_into().ok()
+    }
+
     /// A float of either width.
     pub fn get_f32(&self, key: &str) -> Option<f32> {
         match self.get(key)? {

@@ -188,13 +188,18 @@ fn vocabulary(gguf: &Gguf, keys: &Keys<'_>) -> Result<usize, ConfigError> {
 }
 
 fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling, ConfigError> {
-    let factor = keys.optional_float("rope.scaling.factor")?;
+    let factor = match keys.optional_float("rope.scaling.factor")? {
+        Some(factor) => Some(factor),
+        None => keys.optional_float("rope.scale_linear")?,
+    };
     match keys.string("rope.scaling.type")? {
         // Llama 3's scaling comes as the tensor `rope_freqs.weight`, with no type or "none".
         Some("none") => Ok(RopeScaling::None),
-        None => Ok(keys
-            .optional_float("rope.scale_linear")?
-            .map_or(RopeScaling::None, |factor| RopeScaling::Linear { factor })),
+        // As in llama.cpp, a factor without a type is linear, and 0 is none.
+        None => Ok(match factor.filter(|factor| *factor != 0.0) {
+            Some(factor) => RopeScaling::Linear { factor },
+            None => RopeScaling::None,
+        }),
         Some("linear") => match factor {
             Some(factor) => Ok(RopeScaling::Linear { factor }),
             None => Err(keys.missing("rope.scaling.factor")),
@@ -216,6 +221,8 @@ fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, ConfigError> {
 fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>, ConfigError> {
     match metadata.get(key) {
         None => Ok(None),
+        // There is none, some say so.
+        Some(_) if metadata.get_i64(key) == Some(-1) => Ok(None),
         Some(value) => metadata
             .get_u32(key)
             .map(Some)

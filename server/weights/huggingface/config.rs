@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::model_json;
 use crate::weights::config::{Activation, Architecture, ModelConfig, RopeScaling};
 use crate::weights::error::ConfigError;
 
@@ -45,7 +46,7 @@ impl ModelConfig {
 
 /// The name that the model was saved under, without the directories of whoever saved it.
 pub(super) fn model_name(json: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(json).ok()?;
+    let value: Value = model_json::parse(json).ok()?;
     let name = value.get("_name_or_path")?.as_str()?.trim_end_matches('/');
     let local = name.starts_with(['/', '.', '~']);
     let name = if local {
@@ -198,7 +199,18 @@ fn rope(keys: &Keys) -> Result<(f32, RopeScaling), ConfigError> {
     let (key, kind) = match (scaling.string("rope_type")?, scaling.string("type")?) {
         (Some(kind), _) => ("rope_type", kind),
         (None, Some(kind)) => ("type", kind),
-        (None, None) => ("rope_type", "default"),
+        (None, None) => {
+            let plain = ["rope_theta", "partial_rotary_factor"];
+            let more = scaling
+                .object
+                .keys()
+                .find(|key| !plain.contains(&key.as_str()));
+            if let Some(key) = more {
+                let reason = "it says nothing without a rope_type; for each type of layer apart it cannot be set";
+                return Err(scaling.unsupported(key, reason));
+            }
+            ("rope_type", "default")
+        }
     };
     let scaling = match kind {
         "default" => RopeScaling::None,
@@ -225,9 +237,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        let object = serde_json::from_slice(json).map_err(|e| ConfigError::Json {
-            reason: e.to_string(),
-        })?;
+        let object = model_json::parse(json).map_err(|reason| ConfigError::Json { reason })?;
         Ok(Self {
             prefix: String::new(),
             object,
@@ -315,12 +325,16 @@ impl Keys {
 
     /// Token ids: one, a list, or none.
     fn tokens(&self, name: &str) -> Result<Vec<u32>, ConfigError> {
-        let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
+        // -1 is how some say that there is none.
+        let id = |value: &Value| match value.as_i64()? {
+            -1 => Some(None),
+            id => u32::try_from(id).ok().map(Some),
+        };
         let tokens = self.read(name, "a token id or a list of them", |value| match value {
-            Value::Array(ids) => ids.iter().map(id).collect(),
+            Value::Array(ids) => ids.iter().map(id).collect::<Option<Vec<_>>>(),
             value => Some(vec![id(value)?]),
         })?;
-        Ok(tokens.unwrap_or_default())
+        Ok(tokens.unwrap_or_default().into_iter().flatten().collect())
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::config::model_name;
 use super::names::canonical_table;
 use super::safetensors::SafetensorsTable;
+use crate::model_json;
 use crate::weights::config::ModelConfig;
 use crate::weights::error::WeightsError;
 use crate::weights::file::{MappedFile, ModelMemory, read_small};
@@ -171,7 +172,7 @@ fn parse_index(path: &Path, json: &[u8]) -> Result<BTreeMap<String, Vec<String>>
         path: path.to_owned(),
         reason,
     };
-    let Index { weight_map } = serde_json::from_slice(json)
+    let Index { weight_map } = model_json::parse(json)
         .map_err(|e| broken(format!("not a valid index of tensors: {e}")))?;
     if weight_map.is_empty() {
         return Err(broken("the weight_map is empty".into()));

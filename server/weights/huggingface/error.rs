@@ -3,6 +3,9 @@
 /// A byte slice is not a safetensors file that can be read.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SafetensorsError {
+    /// What Git LFS leaves in the place of a file.
+    #[error("{}", crate::model_json::POINTER_PROBLEM)]
+    Pointer,
     /// Not even a header's length.
     #[error(
         "truncated: a safetensors file begins with an 8-byte length, but there are {available} bytes"

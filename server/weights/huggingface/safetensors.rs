@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::error::SafetensorsError;
+use crate::model_json;
 
 const LENGTH_BYTES: usize = 8;
 /// The format's own bound.
@@ -40,6 +41,9 @@ impl SafetensorsTable {
     ///
     /// Allocates at most a small multiple of the header's bytes in the file.
     pub fn parse(bytes: &[u8]) -> Result<Self, SafetensorsError> {
+        if model_json::is_lfs_pointer(bytes) {
+            return Err(SafetensorsError::Pointer);
+        }
         let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
             return Err(SafetensorsError::NoLength {
                 available: bytes.len(),

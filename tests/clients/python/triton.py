@@ -1,4 +1,4 @@
-"""Asks the server by the public Triton client, as it comes from the package index.
+"""Asks the server by the public Triton client, as it comes from the package index: 2.73 or newer.
 
     python triton.py 127.0.0.1:50051
 
@@ -51,9 +51,9 @@ def metadata(client):
     print(f"{server.name} {server.version} serves {model.name}")
 
 
-def infer(client, code):
+def infer(client, code, compression=None):
     result = client.infer(MODEL, tensor(code), request_id="single", parameters={"max_new_tokens": TOKENS},
-                          client_timeout=DEADLINE_S)
+                          client_timeout=DEADLINE_S, compression_algorithm=compression)
     told = parameters(result)
     check(result.get_response().id == "single" and told["triton_final_response"], f"response {told}")
     check(0 < told["generated_tokens"] <= TOKENS and told["finish_reason"], f"response {told}")
@@ -141,6 +141,7 @@ def main():
     check(stream(client, snippets, empty_final=False) == answers, "the answers differ with empty_final")
     name, code = next(iter(snippets.items()))
     check(infer(client, code) == answers[name], "the answer in one piece is another than in many")
+    check(infer(client, code, "gzip") == answers[name], "the answer to a compressed request is another")
     options(client, code)
     client.close()
     print("triton: all is well")

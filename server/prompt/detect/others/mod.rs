@@ -31,6 +31,7 @@ pub(super) const OTHERS: &[(&str, &[Feature])] = &[
     ("powershell", scripts::POWERSHELL),
     ("hcl", declarative::HCL),
     ("latex", declarative::LATEX),
+    ("matlab", scripts::MATLAB),
 ];
 
 /// Formats without statements, which look like parts of programs: a table of a program's data, the text that it prints.

@@ -188,3 +188,70 @@ pub(super) const ELIXIR: &[Feature] = &[
     (2, Has("{:")),
     (5, Starts("use GenServer")),
 ];
+
+pub(super) const MATLAB: &[Feature] = &[
+    (8, That(gives_results)),
+    (8, Starts("classdef ")),
+    (
+        6,
+        That(|l| {
+            starts_any(
+                l,
+                &["endfunction", "close all", "clear all", "hold on", "clc;"],
+            )
+        }),
+    ),
+    (5, That(counts)),
+    (
+        4,
+        That(|l| {
+            calls(
+                l,
+                &[
+                    "disp", "fprintf", "numel", "zeros", "ones", "linspace", "cellfun",
+                ],
+            )
+        }),
+    ),
+    (4, Is("otherwise")),
+    (3, Has(".^")),
+    (3, Has(" .* ")),
+    (2, Has("~=")),
+    (
+        2,
+        That(|l| l.starts_with('[') && l.contains("] = ") && l.ends_with(");")),
+    ),
+    (1, StartsLacks("%", "}")),
+    (1, That(|l| matches!(l, "end" | "end;"))),
+    (1, Starts("elseif ")),
+];
+
+/// `function y = f(x)` and `function [a, b] = f(x)`: results stand before the name.
+fn gives_results(line: &str) -> bool {
+    let Some(rest) = line.strip_prefix("function ") else {
+        return false;
+    };
+    let before = rest.split_once('(').map_or(rest, |(before, _)| before);
+    before.contains('=')
+}
+
+/// `for i = 1:n`, without the parentheses of other languages.
+fn counts(line: &str) -> bool {
+    let Some((name, range)) = line
+        .strip_prefix("for ")
+        .and_then(|rest| rest.split_once('='))
+    else {
+        return false;
+    };
+    name.trim().chars().all(|c| c.is_alphanumeric() || c == '_') && range.contains(':')
+}
+
+/// Whether a function of one of these names is called, and not another object's or module's.
+fn calls(line: &str, names: &[&str]) -> bool {
+    let another = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | ':' | '>' | '$');
+    names.iter().any(|name| {
+        line.match_indices(name).any(|(at, _)| {
+            !line[..at].ends_with(another) && line[at + name.len()..].starts_with('(')
+        })
+    })
+}
