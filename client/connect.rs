@@ -182,10 +182,9 @@ fn endpoint(address: &str, options: &ConnectOptions) -> Result<(String, Endpoint
         .http2_keep_alive_interval(options.keep_alive_interval)
         .keep_alive_timeout(options.keep_alive_timeout);
     let endpoint = if address.starts_with("https:") {
-        // The reason is what is wrong with a file: not said in words that could hold a key.
-        let endpoint = endpoint.tls_config(options.tls.config());
-        endpoint
-            .map_err(|_| Error::Credentials("the certificates or the key are no good PEM".into()))?
+        // The transport's own reason could hold a key's words.
+        let endpoint = endpoint.tls_config(options.tls.config(options.connect_timeout));
+        endpoint.map_err(|_| Error::Credentials(options.tls.complaint()))?
     } else {
         endpoint
     };

@@ -1,6 +1,7 @@
 //! How this client knows the server, and how it shows who it is.
 
 use std::fmt;
+use std::time::Duration;
 
 use tonic::metadata::MetadataValue;
 use tonic::metadata::errors::InvalidMetadataValue;
@@ -52,8 +53,22 @@ impl TlsOptions {
         self.ca.is_some() || self.identity.is_some() || self.server_name.is_some()
     }
 
-    pub(crate) fn config(&self) -> ClientTlsConfig {
-        let config = ClientTlsConfig::new();
+    /// What to look at where the transport does not take them.
+    pub(crate) fn complaint(&self) -> String {
+        let key = self.identity.as_ref().map(|(_, key)| key.as_slice());
+        let encrypted = |key: &[u8]| key.windows(9).any(|part| part == b"ENCRYPTED");
+        if key.is_some_and(encrypted) {
+            return "the private key is encrypted: give it without a passphrase (openssl pkey -in FILE -out PLAIN)"
+                .to_owned();
+        }
+        "the certificates or the key are no PEM, do not go together, or are of a kind that is not supported (RSA, ECDSA on \
+         P-256 or P-384, Ed25519)"
+            .to_owned()
+    }
+
+    /// `timeout` is for the handshake.
+    pub(crate) fn config(&self, timeout: Duration) -> ClientTlsConfig {
+        let config = ClientTlsConfig::new().timeout(timeout);
         let config = match &self.ca {
             Some(pem) => config.ca_certificate(Certificate::from_pem(pem)),
             None => config.with_enabled_roots(),

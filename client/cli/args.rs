@@ -95,11 +95,14 @@ pub(crate) struct ExplainArgs {
 
 /// Explain many files into a file of JSON lines.
 ///
-/// Directories are searched for source files, leaving out hidden ones and what .gitignore names. Each
-/// line has the path, language, text, finish_reason, usage and receipt of a file, or its path and error.
+/// Directories are searched for source files, which are told by name or by their first line (#!); hidden ones and
+/// what .gitignore names are left out, and how many others are is told at the end. Each
+/// line has the path, request_digest, language, text, finish_reason, usage and receipt of a file, or its path and
+/// error.
 ///
-/// It can be interrupted and run again: files that OUT has an answer for are skipped, files that failed
-/// are tried again (the last line of a path counts), and a last line that was cut is removed.
+/// It can be interrupted and run again: files that OUT has an answer for are skipped, unless they or the options
+/// have changed since; files that failed are tried again (the last line of a path counts), and a last line that was
+/// cut is removed.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -114,7 +117,7 @@ pub(crate) struct BatchArgs {
     /// Where the lines go; `-` is standard output, which cannot be resumed.
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: PathBuf,
-    /// In directories, take the files that match this pattern instead of those with a known extension.
+    /// In directories, take the files that match this pattern instead of those whose name or first line is known.
     /// Repeatable. A pattern without a slash matches in every directory.
     #[arg(long, value_name = "GLOB")]
     pub(crate) include: Vec<String>,
@@ -145,7 +148,7 @@ pub(crate) struct JsonArg {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Generation")]
 pub(crate) struct GenerationArgs {
-    /// The programming language [default: by the file's extension, or else as the server detects it].
+    /// The programming language [default: by the file's name or first line, or else as the server detects it].
     #[arg(short, long, value_name = "NAME")]
     language: Option<String>,
     /// How the prompt is made: vanilla, ast_augmented (with an outline of the syntax tree), or retrieval_augmented (with

@@ -1,20 +1,24 @@
 //! `code-explainer batch`: many files, into a file that a later run goes on from.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
+use prost::Message;
 use tokio::sync::mpsc;
 
+use code_explainer_client::proto::{ExplainRequest, OnDeadline};
 use code_explainer_client::{
     Answer, Client, Code, Error, Item, Progress as ItemProgress, Retry, Step, Window,
 };
 
-use super::args::BatchArgs;
+use super::args::{BatchArgs, GenerationArgs};
 use super::exit::{Exit, Stop};
-use super::files;
+use super::files::{self, Unreadable};
 use super::journal::Journal;
+use super::languages;
 use super::numbers::{grouped, millis};
 use super::progress::Progress;
 use super::record::{Name, Record};
@@ -33,7 +37,11 @@ pub(crate) async fn run(
     args: &BatchArgs,
     terminal: &Terminal,
 ) -> Result<Exit, Stop> {
-    let limits = client.model().await?.limits.unwrap_or_default();
+    let limits = terminal
+        .attend(client, client.model())
+        .await?
+        .limits
+        .unwrap_or_default();
     let limit = args.max_bytes.unwrap_or(match limits.max_code_bytes {
         0 => u64::MAX,
         bytes => bytes.into(),
@@ -43,28 +51,43 @@ pub(crate) async fn run(
         mut files,
         empty,
         large,
+        other,
         unreadable,
     } = found;
     for problem in &unreadable {
         terminal.error(problem);
     }
     if files.is_empty() && empty + large == 0 {
+        let hint = match other {
+            0 => String::new(),
+            _ => format!(
+                " ({}): name files, or --include '*.EXTENSION'",
+                not_source(other)
+            ),
+        };
         return Err(Stop::Usage(format!(
-            "no source files in {}",
+            "no source files in {}{hint}",
             args.paths.join(", ")
         )));
     }
     let journal = Journal::open(&args.output)?;
     let all = files.len();
-    files.retain(|path| !journal.has(&path.to_string_lossy()));
+    let recorded = files
+        .iter()
+        .filter(|path| journal.has(&name_of(path)))
+        .count();
+    files.retain(|path| !is_answered(path, &journal, args, limit));
+    let kept = all - files.len();
 
     let mut batch = Batch {
         terminal,
         progress: Progress::new(terminal, files.len() as u64, args.quiet),
         started: Instant::now(),
-        kept: all - files.len(),
+        kept,
+        changed: recorded - kept,
+        asked: Asked::default(),
         files: files.len(),
-        skipped: skipped(empty, large, limit),
+        skipped: skipped(empty, large, other, limit),
         journal,
         explained: 0,
         failed: 0,
@@ -81,6 +104,9 @@ pub(crate) async fn run(
     }
 }
 
+/// The digests of requests that are under way, by the path.
+type Asked = Arc<Mutex<HashMap<String, String>>>;
+
 struct Batch<'a> {
     terminal: &'a Terminal,
     progress: Progress<'a>,
@@ -88,6 +114,10 @@ struct Batch<'a> {
     started: Instant,
     /// Files that had an answer already.
     kept: usize,
+    /// Files that had one to something else.
+    changed: usize,
+    /// What is being asked, by path.
+    asked: Asked,
     /// Files to do.
     files: usize,
     /// What was left out, for the summary.
@@ -107,15 +137,20 @@ impl Batch<'_> {
     ) -> Result<Exit, Stop> {
         let (unreadable, mut unreadables) = mpsc::channel(UNREADABLE_BACKLOG);
         let generation = Arc::new(args.generation.clone());
+        let asked = self.asked.clone();
         // Files are read when there is room for them, one at a time.
         let items = stream::iter(files).filter_map(move |path| {
             let (unreadable, generation) = (unreadable.clone(), generation.clone());
+            let asked = asked.clone();
             async move {
-                let name = path.to_string_lossy().into_owned();
-                let options = generation.options(files::language(&path), false);
-                let read = tokio::task::spawn_blocking(move || files::read(&path, limit)).await;
-                match read.ok()? {
-                    Ok(code) => Some(Item::new(code).with_id(name).with_options(options)),
+                let name = name_of(&path);
+                let read = move || item(&path, &generation, limit);
+                match tokio::task::spawn_blocking(read).await.ok()? {
+                    Ok(item) => {
+                        let digest = digest(&item);
+                        lock(&asked).insert(name.clone(), digest);
+                        Some(item.with_id(name))
+                    }
                     Err(error) => {
                         // Refused only when the batch is at its end.
                         let _ = unreadable.send((name, error.into_error())).await;
@@ -168,16 +203,19 @@ impl Batch<'_> {
 
     fn keep(&mut self, path: &str, answer: Box<Answer>) -> Result<(), Stop> {
         self.tokens += u64::from(answer.done.usage.generated_tokens);
-        self.journal
-            .append(&Record::new(Name::Path(path), &Ok(answer)))?;
+        let asked = lock(&self.asked).remove(path);
+        let answer = Ok(answer);
+        let record = Record::new(Name::Path(path), &answer).to(asked.as_deref());
+        self.journal.append(&record)?;
         self.explained += 1;
         self.progress.advance(false);
         Ok(())
     }
 
     fn fail(&mut self, path: &str, error: &Error) -> Result<(), Stop> {
-        self.journal
-            .append(&Record::failure(Name::Path(path), error))?;
+        let asked = lock(&self.asked).remove(path);
+        let record = Record::failure(Name::Path(path), error).to(asked.as_deref());
+        self.journal.append(&record)?;
         self.failed += 1;
         self.progress.error(&format!("{path}: {error}"));
         self.progress.advance(true);
@@ -192,6 +230,10 @@ impl Batch<'_> {
         }
         if self.kept > 0 {
             parts.push(format!("{} done before", grouped(self.kept as u64)));
+        }
+        if self.changed > 0 {
+            let changed = grouped(self.changed as u64);
+            parts.push(format!("{changed} again: the file or the options changed"));
         }
         if !self.skipped.is_empty() {
             parts.push(self.skipped.clone());
@@ -213,7 +255,47 @@ impl Batch<'_> {
     }
 }
 
-fn skipped(empty: usize, large: usize, limit: u64) -> String {
+fn name_of(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// What is asked of the server about a file.
+fn item(path: &Path, generation: &GenerationArgs, limit: u64) -> Result<Item, Unreadable> {
+    let code = files::read(path, limit)?;
+    let options = generation.options(languages::language(path), false);
+    Ok(Item::new(code).with_options(options))
+}
+
+/// Whether the journal has an answer to what would be asked now. A file that cannot be read fails by its name later.
+fn is_answered(path: &Path, journal: &Journal, args: &BatchArgs, limit: u64) -> bool {
+    let name = name_of(path);
+    let asks = || item(path, &args.generation, limit);
+    journal.has(&name) && asks().is_ok_and(|item| journal.answers(&name, &digest(&item)))
+}
+
+/// Of the code, and of the options that decide what the answer may be. The model is not among them.
+fn digest(item: &Item) -> String {
+    let mut request = ExplainRequest::from(item.clone());
+    // When it is answered, how fast, and out of which cache.
+    request.priority = 0;
+    request.replay = 0;
+    request.cache_mode = 0;
+    if request.on_deadline != OnDeadline::Keep as i32 {
+        request.timeout = None;
+    }
+    blake3::hash(&request.encode_to_vec()).to_hex()[..32].to_owned()
+}
+
+fn lock(asked: &Asked) -> MutexGuard<'_, HashMap<String, String>> {
+    // Each operation leaves the map whole.
+    asked.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_source(other: usize) -> String {
+    format!("{} not known as source code", grouped(other as u64))
+}
+
+fn skipped(empty: usize, large: usize, other: usize, limit: u64) -> String {
     let mut parts = Vec::new();
     if empty > 0 {
         parts.push(format!("{} empty", grouped(empty as u64)));
@@ -221,8 +303,13 @@ fn skipped(empty: usize, large: usize, limit: u64) -> String {
     if large > 0 {
         parts.push(format!("{} over {limit} bytes", grouped(large as u64)));
     }
-    match parts.is_empty() {
-        true => String::new(),
-        false => format!("{} left out", parts.join(" and ")),
+    if other > 0 {
+        parts.push(not_source(other));
+    }
+    let last = parts.pop();
+    match last {
+        None => String::new(),
+        Some(last) if parts.is_empty() => format!("{last} left out"),
+        Some(last) => format!("{} and {last} left out", parts.join(", ")),
     }
 }

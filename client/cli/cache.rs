@@ -12,6 +12,7 @@ use code_explainer_client::{CacheClear, CacheStats, Client, Item};
 use super::args::{GenerationArgs, JsonArg};
 use super::exit::{Exit, Stop};
 use super::files;
+use super::languages;
 use super::numbers::{evictions, grouped, micros, size};
 use super::progress::Progress;
 use super::record::line;
@@ -117,7 +118,7 @@ async fn clear(client: &Client, args: &ClearArgs, terminal: &Terminal) -> Result
         language: args.language.clone(),
         strategy: args.strategy.clone(),
     };
-    let levels = client.clear_cache(what).await?;
+    let levels = terminal.attend(client, client.clear_cache(what)).await?;
     if levels.is_empty() {
         terminal.note("there is no such level: nothing to clear");
     }
@@ -142,7 +143,11 @@ async fn clear(client: &Client, args: &ClearArgs, terminal: &Terminal) -> Result
 }
 
 async fn warm(client: &Client, args: &WarmArgs, terminal: &Terminal) -> Result<Exit, Stop> {
-    let limits = client.model().await?.limits.unwrap_or_default();
+    let limits = terminal
+        .attend(client, client.model())
+        .await?
+        .limits
+        .unwrap_or_default();
     let limit = match limits.max_code_bytes {
         0 => u64::MAX,
         bytes => bytes.into(),
@@ -154,7 +159,7 @@ async fn warm(client: &Client, args: &WarmArgs, terminal: &Terminal) -> Result<E
         let name = path.to_string_lossy();
         match files::read(path, limit) {
             Ok(code) => {
-                let options = args.generation.options(files::language(path), false);
+                let options = args.generation.options(languages::language(path), false);
                 items.push(Item::new(code).with_id(name).with_options(options));
             }
             Err(error) => {

@@ -79,7 +79,9 @@ pub(crate) async fn run(
             } else {
                 prefix.clone()
             };
-            let removed = client.remove_documents(names.clone(), prefix).await?;
+            let removed = terminal
+                .attend(client, client.remove_documents(names.clone(), prefix))
+                .await?;
             let (documents, passages) = (grouped(removed.documents), grouped(removed.passages));
             terminal.print(&format!(
                 "removed {documents} documents, {passages} passages\n"
@@ -153,7 +155,9 @@ async fn list(
 ) -> Result<Exit, Stop> {
     let mut token = String::new();
     loop {
-        let page = client.list_documents(prefix, &token).await?;
+        let page = terminal
+            .attend(client, client.list_documents(prefix, &token))
+            .await?;
         for document in &page.documents {
             if json {
                 terminal.print(&line(document))?;

@@ -2,10 +2,14 @@
 //! the machine.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
 use code_explainer_client::{Client, ConnectOptions, Error, TlsOptions, Token};
+
+/// A person waits: a server from which nothing comes is asked after this whether it is there, and has as long to answer.
+const PROBE: Duration = Duration::from_secs(10);
 
 /// Holds the token itself, where no file does.
 const TOKEN_VARIABLE: &str = "CODE_EXPLAINER_TOKEN";
@@ -84,6 +88,8 @@ impl AccessArgs {
                 identity,
                 server_name: self.tls_server_name.clone(),
             },
+            keep_alive_interval: PROBE,
+            keep_alive_timeout: PROBE,
             ..ConnectOptions::default()
         };
         Client::connect_with(server, &options)

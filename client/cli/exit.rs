@@ -53,10 +53,13 @@ impl Stop {
             )),
             Self::Server(Error::Connection {
                 address, reason, ..
-            }) => Some(format!(
-                "no server answers at {address} ({reason}): start one with `code-explainer-server \
-                 serve`, or name another with --server HOST:PORT"
-            )),
+            }) => Some(match what_to_do(address, reason) {
+                Some(advice) => format!("no connection to {address} ({reason}): {advice}"),
+                None => format!(
+                    "no server answers at {address} ({reason}): start one with `code-explainer-server \
+                     serve`, or name another with --server HOST:PORT"
+                ),
+            }),
             Self::Server(error) => Some(error.to_string()),
         }
     }
@@ -73,6 +76,34 @@ impl Stop {
             Self::Server(_) => Exit::Failed,
         }
     }
+}
+
+/// What mends a connection that was made, and is of no use, by what the transport says of it.
+fn what_to_do(address: &str, reason: &str) -> Option<&'static str> {
+    let says = |parts: &[&str]| parts.iter().any(|part| reason.contains(part));
+    if says(&["InvalidContentType"]) {
+        return Some("what listens there does not speak TLS; give http:// instead of https://");
+    }
+    if address.starts_with("http://") && says(&["frame with invalid size", "invalid frame"]) {
+        return Some(
+            "what listens there does not speak gRPC without TLS; give https:// and --tls-ca if the server has a \
+             certificate, and the port of gRPC if this is that of HTTP",
+        );
+    }
+    // A server that refuses a certificate closes the connection, and its reason may come too late to be read.
+    let closed = ["broken pipe", "Broken pipe", "reset by peer"];
+    if address.starts_with("https://") && (says(&["received fatal alert"]) || says(&closed)) {
+        return Some(
+            "the server ended the connection: it stopped, as its own log tells, or it asks for a certificate, and \
+             --tls-client-cert and --tls-client-key give one of an authority that it knows",
+        );
+    }
+    if says(&["HTTP/2 was not negotiated"]) {
+        return Some("what listens there speaks TLS, and no gRPC; give the port of gRPC");
+    }
+    (reason == "operation timed out" || says(&["handshake timeout"])).then_some(
+        "something listens there and says nothing; the server's own log, or `ss -ltnp` on its machine, tells what it is",
+    )
 }
 
 impl From<Error> for Stop {

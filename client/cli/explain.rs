@@ -11,7 +11,7 @@ use super::exit::{Exit, Stop};
 use super::record::{EventRecord, Name, Record, line};
 use super::session::Session;
 use super::terminal::{Style, Terminal};
-use super::{files, numbers};
+use super::{files, languages, numbers};
 
 pub(crate) async fn run(
     client: &Client,
@@ -19,7 +19,11 @@ pub(crate) async fn run(
     terminal: &Terminal,
 ) -> Result<Exit, Stop> {
     // Asked before anything is read: without a server there is nothing to wait for at a prompt.
-    let limits = client.model().await?.limits.unwrap_or_default();
+    let limits = terminal
+        .attend(client, client.model())
+        .await?
+        .limits
+        .unwrap_or_default();
     let limit = match limits.max_code_bytes {
         0 => u64::MAX,
         bytes => u64::from(bytes),
@@ -33,7 +37,7 @@ pub(crate) async fn run(
             Ok(code) => {
                 let options = args
                     .generation
-                    .options(files::language(path), args.show_prompt);
+                    .options(languages::language(path), args.show_prompt);
                 items.push(Item::new(code).with_id(name).with_options(options));
             }
             Err(unreadable) => {

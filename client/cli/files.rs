@@ -1,83 +1,10 @@
-//! Reading source files, and what a file's name tells about its language.
+//! Reading source files.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use code_explainer_client::{Code, Error, Failure};
-
-/// The language of each extension, as the server names it; empty where the extension does not tell.
-const EXTENSIONS: &[(&str, &[&str])] = &[
-    // C or C++ or Objective-C: the server looks at the code.
-    ("", &["h"]),
-    ("ada", &["adb", "ads"]),
-    ("assembly", &["asm", "s"]),
-    ("c", &["c"]),
-    ("c#", &["cs", "csx"]),
-    (
-        "c++",
-        &[
-            "cc", "cpp", "cu", "cuh", "cxx", "h++", "hh", "hpp", "hxx", "ipp", "tpp",
-        ],
-    ),
-    ("clojure", &["clj", "cljc", "cljs"]),
-    ("crystal", &["cr"]),
-    ("dart", &["dart"]),
-    ("elixir", &["ex", "exs"]),
-    ("erlang", &["erl", "hrl"]),
-    ("f#", &["fs", "fsx"]),
-    ("fortran", &["f03", "f08", "f77", "f90", "f95"]),
-    ("glsl", &["comp", "frag", "glsl", "vert"]),
-    ("go", &["go"]),
-    ("graphql", &["gql", "graphql"]),
-    ("groovy", &["gradle", "groovy"]),
-    ("haskell", &["hs", "lhs"]),
-    ("hcl", &["hcl", "tf"]),
-    ("java", &["java"]),
-    ("javascript", &["cjs", "js", "jsx", "mjs"]),
-    ("julia", &["jl"]),
-    ("kotlin", &["kt", "kts"]),
-    ("lisp", &["el", "lisp", "lsp"]),
-    ("lua", &["lua"]),
-    ("nim", &["nim"]),
-    ("nix", &["nix"]),
-    ("objective-c", &["m", "mm"]),
-    ("ocaml", &["ml", "mli"]),
-    ("pascal", &["pas"]),
-    ("perl", &["pl", "pm"]),
-    ("php", &["php", "phtml"]),
-    ("powershell", &["ps1", "psm1"]),
-    ("protobuf", &["proto"]),
-    ("python", &["py", "pyi", "pyw", "pyx"]),
-    ("r", &["r"]),
-    ("ruby", &["gemspec", "rake", "rb"]),
-    ("rust", &["rs"]),
-    ("scala", &["sc", "scala"]),
-    ("scheme", &["rkt", "scm"]),
-    ("shell", &["bash", "fish", "ksh", "sh", "zsh"]),
-    ("solidity", &["sol"]),
-    ("sql", &["sql"]),
-    ("svelte", &["svelte"]),
-    ("swift", &["swift"]),
-    ("tcl", &["tcl"]),
-    ("typescript", &["cts", "mts", "ts", "tsx"]),
-    ("verilog", &["sv", "svh", "vh"]),
-    ("vhdl", &["vhd", "vhdl"]),
-    ("visual basic", &["vb"]),
-    ("vue", &["vue"]),
-    ("wgsl", &["wgsl"]),
-    ("zig", &["zig"]),
-];
-
-/// The language that the file's extension tells.
-pub(crate) fn language(path: &Path) -> Option<&'static str> {
-    known(path).filter(|language| !language.is_empty())
-}
-
-/// Whether the file's extension is one of source code.
-pub(crate) fn is_source(path: &Path) -> bool {
-    known(path).is_some()
-}
 
 /// Why a file cannot be explained.
 #[derive(Debug)]
@@ -162,30 +89,9 @@ fn unreadable(error: io::Error) -> Unreadable {
     }
 }
 
-fn known(path: &Path) -> Option<&'static str> {
-    let extension = path.extension()?.to_str()?;
-    // By convention these are C++, unlike `.c` and `.h`.
-    if matches!(extension, "C" | "H") {
-        return Some("c++");
-    }
-    let extension = extension.to_ascii_lowercase();
-    let of = |(_, extensions): &&(&str, &[&str])| extensions.contains(&extension.as_str());
-    EXTENSIONS.iter().find(of).map(|(language, _)| *language)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn extensions_tell_languages() {
-        let of = |name| language(Path::new(name));
-        assert_eq!(of("a/b.PY"), Some("python"));
-        assert_eq!(of("x.hpp"), Some("c++"));
-        assert_eq!(of("x.C"), Some("c++"));
-        assert_eq!([of("x.h"), of("x"), of(".rs"), of("x.txt")], [None; 4]);
-        assert!(is_source(Path::new("x.h")) && !is_source(Path::new("x.txt")));
-    }
 
     #[test]
     fn what_is_no_text_is_refused_by_name() {

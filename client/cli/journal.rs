@@ -1,6 +1,6 @@
 //! The output of a batch: lines that are whole or absent, and that a later run goes on from.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -16,8 +16,11 @@ const BEGINNING: &[u8] = b"{\"path\":";
 pub(crate) struct Journal {
     /// `None`: standard output.
     file: Option<File>,
-    done: HashSet<String>,
+    done: Done,
 }
+
+/// The paths that have an answer, and what was asked for it.
+type Done = HashMap<String, Option<String>>;
 
 impl Journal {
     /// Opens or creates the file, reads what is done, and removes a last line that was cut.
@@ -28,7 +31,7 @@ impl Journal {
         if path == Path::new("-") {
             return Ok(Self {
                 file: None,
-                done: HashSet::new(),
+                done: Done::new(),
             });
         }
         let usage =
@@ -59,9 +62,15 @@ impl Journal {
         })
     }
 
-    /// Whether there is an answer for the path.
+    /// Whether there is an answer for the path, whatever was asked.
     pub(crate) fn has(&self, path: &str) -> bool {
-        self.done.contains(path)
+        self.done.contains_key(path)
+    }
+
+    /// Whether there is an answer to this. One of an older version does not say to what it is, and counts.
+    pub(crate) fn answers(&self, path: &str, request_digest: &str) -> bool {
+        let asked = self.done.get(path);
+        asked.is_some_and(|asked| asked.as_deref().is_none_or(|asked| asked == request_digest))
     }
 
     /// Appends a record as one line, in one write.
@@ -79,14 +88,14 @@ impl Journal {
 }
 
 enum Contents {
-    /// The paths whose last record is an answer.
-    Records(HashSet<String>),
+    /// Those whose last record is an answer.
+    Records(Done),
     /// The number of a line that is no record.
     Foreign(usize),
 }
 
 fn read(file: &mut File) -> io::Result<Contents> {
-    let mut last: HashMap<String, bool> = HashMap::new();
+    let mut done = Done::new();
     let mut reader = BufReader::new(&*file);
     let (mut bytes, mut whole, mut unended) = (Vec::new(), 0, false);
     for number in 1.. {
@@ -98,7 +107,10 @@ fn read(file: &mut File) -> io::Result<Contents> {
         let ended = bytes.ends_with(b"\n");
         match serde_json::from_slice::<Kept>(&bytes) {
             Ok(kept) => {
-                last.insert(kept.path, kept.text.is_some());
+                match kept.text {
+                    Some(_) => done.insert(kept.path, kept.request_digest),
+                    None => done.remove(&kept.path),
+                };
                 unended = !ended;
             }
             Err(_) if bytes.trim_ascii().is_empty() => {}
@@ -118,12 +130,7 @@ fn read(file: &mut File) -> io::Result<Contents> {
     if unended {
         file.write_all(b"\n")?;
     }
-    Ok(Contents::Records(
-        last.into_iter()
-            .filter(|(_, ok)| *ok)
-            .map(|(path, _)| path)
-            .collect(),
-    ))
+    Ok(Contents::Records(done))
 }
 
 #[cfg(test)]
@@ -136,7 +143,7 @@ mod tests {
         std::fs::write(&path, contents).unwrap();
         let journal = Journal::open(&path).map_err(|stop| stop.message().unwrap_or_default());
         let done = journal.map(|journal| {
-            let mut done: Vec<String> = journal.done.into_iter().collect();
+            let mut done: Vec<String> = journal.done.into_keys().collect();
             done.sort();
             done
         });

@@ -6,6 +6,7 @@ mod credentials;
 mod exit;
 
 mod files;
+mod languages;
 mod walk;
 
 mod numbers;

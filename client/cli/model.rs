@@ -8,7 +8,7 @@ use super::record::line;
 use super::terminal::Terminal;
 
 pub(crate) async fn run(client: &Client, json: bool, terminal: &Terminal) -> Result<Exit, Stop> {
-    let model = client.model().await?;
+    let model = terminal.attend(client, client.model()).await?;
     terminal.print(&if json { line(&model) } else { table(&model) })?;
     Ok(Exit::Ok)
 }

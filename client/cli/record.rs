@@ -20,6 +20,9 @@ pub(crate) struct Record<'a> {
     /// First, so that a line that was cut can be told from a stranger's.
     #[serde(flatten)]
     name: Name<'a>,
+    /// Of what was asked, where a later run is to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_digest: Option<&'a str>,
     #[serde(flatten)]
     outcome: Outcome<'a>,
 }
@@ -65,7 +68,11 @@ impl<'a> Record<'a> {
                     end: End::of(answer),
                     tries: answer.tries,
                 };
-                Self { name, outcome }
+                Self {
+                    name,
+                    request_digest: None,
+                    outcome,
+                }
             }
             Err(error) => Self::failure(name, error),
         }
@@ -74,7 +81,16 @@ impl<'a> Record<'a> {
     pub(crate) fn failure(name: Name<'a>, error: &'a Error) -> Self {
         Self {
             name,
+            request_digest: None,
             outcome: Outcome::Error { error },
+        }
+    }
+
+    /// The same, to what was asked so.
+    pub(crate) fn to(self, request_digest: Option<&'a str>) -> Self {
+        Self {
+            request_digest,
+            ..self
         }
     }
 }
@@ -142,6 +158,7 @@ pub(crate) struct Kept {
     pub(crate) path: String,
     /// Absent from a record with an error.
     pub(crate) text: Option<String>,
+    pub(crate) request_digest: Option<String>,
 }
 
 /// The record as a line.

@@ -8,7 +8,7 @@ use super::record::line;
 use super::terminal::Terminal;
 
 pub(crate) async fn run(client: &Client, json: bool, terminal: &Terminal) -> Result<Exit, Stop> {
-    let report = client.report().await?;
+    let report = terminal.attend(client, client.report()).await?;
     terminal.print(&if json { line(&report) } else { text(&report) })?;
     Ok(Exit::Ok)
 }

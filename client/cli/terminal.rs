@@ -2,6 +2,15 @@
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use code_explainer_client::Client;
+
+/// An answer that takes longer is said to be waited for.
+const LONG_WAIT: Duration = Duration::from_secs(5);
 
 /// Where the program writes to.
 pub(crate) struct Terminal {
@@ -75,6 +84,20 @@ impl Terminal {
             "{}\n",
             self.styled(self.stderr_is_terminal, Style::Dim, message)
         ));
+    }
+
+    /// Waits for the server's answer. Where none comes for a while, says whose is waited for.
+    pub(crate) async fn attend<T>(&self, client: &Client, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = sleep(LONG_WAIT) => {}
+        }
+        self.note(&format!(
+            "{} has not answered yet: waiting",
+            client.address()
+        ));
+        answer.await
     }
 
     fn for_stderr<'a>(&self, text: &'a str) -> Cow<'a, str> {

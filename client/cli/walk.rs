@@ -8,7 +8,7 @@ use ignore::WalkBuilder;
 
 use super::args::BatchArgs;
 use super::exit::Stop;
-use super::files::is_source;
+use super::languages::is_source;
 
 /// The files found, in the order of their names, and those left out for what they are.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub(crate) struct Found {
     pub(crate) empty: usize,
     /// Files over the limit.
     pub(crate) large: usize,
+    /// Files of given directories that are not known as source code.
+    pub(crate) other: usize,
     /// What below the given directories could not be looked at, and why.
     pub(crate) unreadable: Vec<String>,
 }
@@ -29,14 +31,23 @@ pub(crate) fn find(args: &BatchArgs, max_bytes: u64) -> Result<Found, Stop> {
     let exclude = patterns(&args.exclude)?;
     let mut names = BTreeSet::new();
     let mut unreadable = Vec::new();
+    let mut other = BTreeSet::new();
     for path in &args.paths {
         let root = Path::new(path);
         if root.is_dir() {
             walk(root, &mut names, &mut unreadable, |relative| {
-                let wanted = include
-                    .as_ref()
-                    .map_or_else(|| is_source(relative), |set| set.is_match(relative));
-                wanted && !matches(&exclude, relative)
+                if matches(&exclude, relative) {
+                    return false;
+                }
+                let wanted = include.as_ref().map(|set| set.is_match(relative));
+                wanted.unwrap_or_else(|| {
+                    let path = root.join(relative);
+                    let known = is_source(&path);
+                    if !known {
+                        other.insert(path.strip_prefix(".").map_or(path.clone(), Path::to_owned));
+                    }
+                    known
+                })
             })?;
         } else if root.exists() {
             names.insert(root.to_owned());
@@ -53,8 +64,17 @@ pub(crate) fn find(args: &BatchArgs, max_bytes: u64) -> Result<Found, Stop> {
             return Err(Stop::Usage(format!("{path}: no such file or directory")));
         }
     }
+    // Named by themselves they are explained.
+    other.retain(|path| !names.contains(path));
     let found = sift(names, max_bytes, &args.output)?;
+    // The output lies among what it is about, often.
+    let output = args.output.canonicalize().ok();
+    let is_output = |path: &&PathBuf| {
+        path.file_name() == args.output.file_name() && path.canonicalize().ok() == output
+    };
+    let other = other.iter().filter(|path| !is_output(path)).count();
     Ok(Found {
+        other,
         unreadable,
         ..found
     })
@@ -82,7 +102,7 @@ fn walk(
     root: &Path,
     names: &mut BTreeSet<PathBuf>,
     unreadable: &mut Vec<String>,
-    wanted: impl Fn(&Path) -> bool,
+    mut wanted: impl FnMut(&Path) -> bool,
 ) -> Result<usize, Stop> {
     let start = if root.as_os_str().is_empty() {
         Path::new(".")

@@ -80,8 +80,18 @@ impl Driver {
         let at = now + retry.delay(self.failed_calls, error.retry_delay());
         self.pause = self.pause.max(Some(at));
         if let Some(token) = call.token {
+            let mut steps = Vec::new();
+            for job in &jobs {
+                steps.push(job.step(Progress::Retrying {
+                    tried: job.tried,
+                    error: error.clone(),
+                }));
+            }
             if !jobs.is_empty() {
                 self.lost.push((token, jobs));
+            }
+            for step in steps {
+                self.tell(step).await?;
             }
             return Ok(());
         }

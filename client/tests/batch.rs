@@ -51,12 +51,39 @@ async fn a_directory_is_searched_for_source_files() {
     )
     .await;
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run:?}");
-    let summary = "2 explained, 1 empty and 1 over 1000 bytes left out · 24 tokens in ";
+    let summary = "2 explained, 1 empty, 1 over 1000 bytes and 1 not known as source code left out · 24 tokens in ";
     assert!(run.stderr.starts_with(summary), "{}", run.stderr);
     assert_eq!(
         records(&dir.path().join("out.jsonl")),
         expected(&[("src/a.py", &answer("a")), ("src/deep/b.rs", &answer("b"))])
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_known_by_their_names_or_first_lines_are_found_too() {
+    let server = Server::start().await;
+    let known: [(&str, &[u8]); 8] = [
+        ("src/CMakeLists.txt", b"project(x)"),
+        ("src/Dockerfile", b"FROM x"),
+        ("src/Makefile", b"all:"),
+        ("src/a.css", b"a {}"),
+        ("src/a.html", b"<p>"),
+        ("src/a.toml", b"a = 1"),
+        ("src/a.yaml", b"a: 1"),
+        ("src/run", b"#!/bin/sh"),
+    ];
+    let unknown: [(&str, &[u8]); 1] = [("src/notes", b"no source")];
+    let dir = files(&[&known[..], &unknown].concat());
+    let run = run(
+        &server.address,
+        dir.path(),
+        &["batch", "src", "-o", "out.jsonl"],
+    )
+    .await;
+    let summary = "8 explained, 1 not known as source code left out · ";
+    assert!(run.stderr.starts_with(summary), "{}", run.stderr);
+    let found = records(&dir.path().join("out.jsonl"));
+    assert!(found.keys().eq(known.iter().map(|(name, _)| name)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,6 +203,36 @@ async fn a_second_run_does_what_is_left_and_what_failed() {
         ("e.py", &*new),
     ];
     assert_eq!(records(&out), expected(&all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_asked_otherwise_now_is_asked_again() {
+    let server = Server::start().await;
+    let dir = files(&[("a.py", b"a"), ("b.py", b"b")]);
+    let out = dir.path().join("out.jsonl");
+    let args = ["batch", ".", "-o", "out.jsonl"];
+    run(&server.address, dir.path(), &args).await;
+
+    fs::write(dir.path().join("a.py"), "changed").unwrap();
+    let second = run(&server.address, dir.path(), &args).await;
+    let summary = "1 explained, 1 done before, 1 again: the file or the options changed";
+    assert!(second.stderr.starts_with(summary), "{}", second.stderr);
+    let (changed, b) = (answer("changed"), answer("b"));
+    assert_eq!(records(&out), expected(&[("a.py", &changed), ("b.py", &b)]));
+
+    let otherwise = [&args[..], &["--max-new-tokens", "5"]].concat();
+    let third = run(&server.address, dir.path(), &otherwise).await;
+    let summary = "2 explained, 2 again: the file or the options changed";
+    assert!(third.stderr.starts_with(summary), "{}", third.stderr);
+    // It decides when the answer comes, not what it is.
+    let otherwise = [
+        &otherwise[..],
+        &["--priority", "bulk", "--item-timeout", "60"],
+    ]
+    .concat();
+    let fourth = run(&server.address, dir.path(), &otherwise).await;
+    assert_eq!(fourth.stderr, "0 explained, 2 done before\n");
+    assert_eq!(server.seen.codes(), ["a", "b", "changed", "changed", "b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -271,6 +271,34 @@ async fn without_a_server_one_sentence_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_speaks_tls_or_does_not_is_told_from_one_that_is_not_there() {
+    let dir = files(&[("a.py", b"a")]);
+    // It says what a TLS server says to who does not speak TLS: an alert.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let encrypted = listener.local_addr().unwrap();
+    let answers = tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::io::AsyncWriteExt::write_all(&mut connection, b"\x15\x03\x03\0\x02\x02\x0a")
+                .await
+                .ok();
+        }
+    });
+    let plain = Server::start().await;
+    for (address, said) in [
+        (format!("http://{encrypted}"), "give https://"),
+        (
+            plain.address.replace("http://", "https://"),
+            "give http:// instead",
+        ),
+    ] {
+        let run = run(&address, dir.path(), &["model"]).await;
+        assert_eq!(run.code, Some(69));
+        assert!(run.stderr.contains(said), "{}", run.stderr);
+    }
+    answers.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_command_line_exits_2() {
     let dir = files(&[("a.py", b"a")]);
     let cases: [&[&str]; 6] = [

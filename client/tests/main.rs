@@ -10,4 +10,6 @@ mod embed;
 mod explain;
 mod explain_all;
 mod interrupt;
+mod readme;
+mod silent_server;
 mod stream;
