@@ -46,11 +46,11 @@ pub enum Progress {
     Delta(Delta),
     /// A later try gave another text than the one before: what was delivered so far is void.
     Restarted,
-    /// The item failed, or its stream broke, and it will be sent again.
+    /// The item failed, or its stream broke, and it will be sent again, or be gone on with where its stream was.
     Retrying {
-        /// How many tries have failed.
+        /// How many tries there were; the last one is not over if its stream is gone on with.
         tried: u32,
-        /// Why the last one failed.
+        /// Why the last one failed, or was interrupted.
         error: Error,
     },
     /// The answer, or why there is none. The item's last step.

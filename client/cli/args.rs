@@ -96,13 +96,12 @@ pub(crate) struct ExplainArgs {
 /// Explain many files into a file of JSON lines.
 ///
 /// Directories are searched for source files, which are told by name or by their first line (#!); hidden ones and
-/// what .gitignore names are left out, and how many others are is told at the end. Each
-/// line has the path, request_digest, language, text, finish_reason, usage and receipt of a file, or its path and
-/// error.
+/// what .gitignore names are left out, and how many others are is told at the end. Each line has the path,
+/// request_digest, language, text, finish_reason, usage and receipt of a file, or its path and error.
 ///
-/// It can be interrupted and run again: files that OUT has an answer for are skipped, unless they or the options
-/// have changed since; files that failed are tried again (the last line of a path counts), and a last line that was
-/// cut is removed.
+/// It can be interrupted and run again: files that OUT has an answer for are skipped, unless they, the options or
+/// the model have changed since; files that failed are tried again (the last line of a path counts), and a last
+/// line that was cut is removed.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -229,7 +228,7 @@ impl GenerationArgs {
         (wish != Retrieval::default()).then_some(wish)
     }
 
-    /// The options for a file whose extension tells the language `detected`.
+    /// The options for a file whose name or first line tells the language `detected`.
     pub(crate) fn options(&self, detected: Option<&str>, include_prompt: bool) -> ExplainOptions {
         ExplainOptions {
             language: self

@@ -37,11 +37,10 @@ pub(crate) async fn run(
     args: &BatchArgs,
     terminal: &Terminal,
 ) -> Result<Exit, Stop> {
-    let limits = terminal
-        .attend(client, client.model())
-        .await?
-        .limits
-        .unwrap_or_default();
+    let asked = terminal.attend_unless(args.quiet, client, client.model());
+    let served = asked.await?;
+    let limits = served.limits.unwrap_or_default();
+    let model: Arc<str> = served.name.into();
     let limit = args.max_bytes.unwrap_or(match limits.max_code_bytes {
         0 => u64::MAX,
         bytes => bytes.into(),
@@ -71,12 +70,12 @@ pub(crate) async fn run(
         )));
     }
     let journal = Journal::open(&args.output)?;
-    let all = files.len();
-    let recorded = files
-        .iter()
-        .filter(|path| journal.has(&name_of(path)))
-        .count();
-    files.retain(|path| !is_answered(path, &journal, args, limit));
+    let (all, mut changed) = (files.len(), 0);
+    files.retain(|path| {
+        let answered = is_answered(path, &journal, args, limit, &model);
+        changed += usize::from(answered == Some(false));
+        answered != Some(true)
+    });
     let kept = all - files.len();
 
     let mut batch = Batch {
@@ -84,8 +83,9 @@ pub(crate) async fn run(
         progress: Progress::new(terminal, files.len() as u64, args.quiet),
         started: Instant::now(),
         kept,
-        changed: recorded - kept,
+        changed,
         asked: Asked::default(),
+        model,
         files: files.len(),
         skipped: skipped(empty, large, other, limit),
         journal,
@@ -118,6 +118,8 @@ struct Batch<'a> {
     changed: usize,
     /// What is being asked, by path.
     asked: Asked,
+    /// The name of the model that is asked.
+    model: Arc<str>,
     /// Files to do.
     files: usize,
     /// What was left out, for the summary.
@@ -137,17 +139,17 @@ impl Batch<'_> {
     ) -> Result<Exit, Stop> {
         let (unreadable, mut unreadables) = mpsc::channel(UNREADABLE_BACKLOG);
         let generation = Arc::new(args.generation.clone());
-        let asked = self.asked.clone();
+        let (asked, model) = (self.asked.clone(), self.model.clone());
         // Files are read when there is room for them, one at a time.
         let items = stream::iter(files).filter_map(move |path| {
             let (unreadable, generation) = (unreadable.clone(), generation.clone());
-            let asked = asked.clone();
+            let (asked, model) = (asked.clone(), model.clone());
             async move {
                 let name = name_of(&path);
                 let read = move || item(&path, &generation, limit);
                 match tokio::task::spawn_blocking(read).await.ok()? {
                     Ok(item) => {
-                        let digest = digest(&item);
+                        let digest = digest(&item, &model);
                         lock(&asked).insert(name.clone(), digest);
                         Some(item.with_id(name))
                     }
@@ -233,7 +235,9 @@ impl Batch<'_> {
         }
         if self.changed > 0 {
             let changed = grouped(self.changed as u64);
-            parts.push(format!("{changed} again: the file or the options changed"));
+            parts.push(format!(
+                "{changed} again: the file, the options or the model changed"
+            ));
         }
         if !self.skipped.is_empty() {
             parts.push(self.skipped.clone());
@@ -266,15 +270,25 @@ fn item(path: &Path, generation: &GenerationArgs, limit: u64) -> Result<Item, Un
     Ok(Item::new(code).with_options(options))
 }
 
-/// Whether the journal has an answer to what would be asked now. A file that cannot be read fails by its name later.
-fn is_answered(path: &Path, journal: &Journal, args: &BatchArgs, limit: u64) -> bool {
+/// Whether the journal's answer is one to what would be asked now. `None`: it has none, or the file cannot be read, and
+/// fails by its name later.
+fn is_answered(
+    path: &Path,
+    journal: &Journal,
+    args: &BatchArgs,
+    limit: u64,
+    model: &str,
+) -> Option<bool> {
     let name = name_of(path);
-    let asks = || item(path, &args.generation, limit);
-    journal.has(&name) && asks().is_ok_and(|item| journal.answers(&name, &digest(&item)))
+    if !journal.has(&name) {
+        return None;
+    }
+    let item = item(path, &args.generation, limit).ok()?;
+    Some(journal.answers(&name, &digest(&item, model)))
 }
 
-/// Of the code, and of the options that decide what the answer may be. The model is not among them.
-fn digest(item: &Item) -> String {
+/// Of the model's name, the code, and the options that decide what the answer may be.
+fn digest(item: &Item, model: &str) -> String {
     let mut request = ExplainRequest::from(item.clone());
     // When it is answered, how fast, and out of which cache.
     request.priority = 0;
@@ -283,7 +297,11 @@ fn digest(item: &Item) -> String {
     if request.on_deadline != OnDeadline::Keep as i32 {
         request.timeout = None;
     }
-    blake3::hash(&request.encode_to_vec()).to_hex()[..32].to_owned()
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(model.len() as u64).to_le_bytes());
+    hasher.update(model.as_bytes());
+    hasher.update(&request.encode_to_vec());
+    hasher.finalize().to_hex()[..32].to_owned()
 }
 
 fn lock(asked: &Asked) -> MutexGuard<'_, HashMap<String, String>> {
@@ -311,5 +329,43 @@ fn skipped(empty: usize, large: usize, other: usize, limit: u64) -> String {
         None => String::new(),
         Some(last) if parts.is_empty() => format!("{last} left out"),
         Some(last) => format!("{} and {last} left out", parts.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use code_explainer_client::proto::{CacheMode, Replay};
+    use code_explainer_client::{ExplainOptions, Priority};
+
+    use super::*;
+
+    #[test]
+    fn a_digest_is_of_the_code_and_the_model() {
+        let digest = |code: &str, model| digest(&Item::new(code), model);
+        assert_eq!(digest("x", "a"), digest("x", "a"));
+        assert_ne!(digest("x", "a"), digest("y", "a"));
+        assert_ne!(digest("x", "a"), digest("x", "b"));
+    }
+
+    #[test]
+    fn a_digest_is_of_the_options_that_decide_the_answer() {
+        let digest = |options| digest(&Item::new("x").with_options(options), "a");
+        let plain = ExplainOptions::default();
+        let timeout = Some(Duration::from_secs(1));
+        let same = ExplainOptions {
+            priority: Some(Priority::Bulk),
+            replay: Replay::Paced,
+            cache_mode: CacheMode::Refresh,
+            timeout,
+            ..ExplainOptions::default()
+        };
+        assert_eq!(digest(plain.clone()), digest(same));
+        let kept = |timeout| ExplainOptions {
+            timeout,
+            keep_at_deadline: true,
+            ..ExplainOptions::default()
+        };
+        assert_ne!(digest(plain), digest(kept(timeout)));
+        assert_ne!(digest(kept(None)), digest(kept(timeout)));
     }
 }

@@ -88,7 +88,7 @@ pub(crate) async fn run(
 ) -> Result<Exit, Stop> {
     match &args.command {
         Command::Stats(args) => {
-            let stats = client.cache_stats().await?;
+            let stats = terminal.attend(client, client.cache_stats()).await?;
             terminal.print(&if args.json {
                 line(&stats)
             } else {
@@ -144,7 +144,7 @@ async fn clear(client: &Client, args: &ClearArgs, terminal: &Terminal) -> Result
 
 async fn warm(client: &Client, args: &WarmArgs, terminal: &Terminal) -> Result<Exit, Stop> {
     let limits = terminal
-        .attend(client, client.model())
+        .attend_unless(args.quiet, client, client.model())
         .await?
         .limits
         .unwrap_or_default();
@@ -169,7 +169,11 @@ async fn warm(client: &Client, args: &WarmArgs, terminal: &Terminal) -> Result<E
             }
         }
     }
-    let mut warming = client.warm_cache(stream::iter(items)).await?;
+    let warming = client.warm_cache(stream::iter(items));
+    // A bar on a terminal says itself that it waits.
+    let unwanted = args.quiet || (!args.json && terminal.stderr_is_terminal());
+    let warming = terminal.attend_unless(unwanted, client, warming);
+    let mut warming = warming.await?;
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     loop {

@@ -118,11 +118,8 @@ async fn add(client: &Client, paths: &[PathBuf], terminal: &Terminal) -> Result<
             }
         }
     }
-    let mut results = Box::pin(
-        client
-            .add_documents(futures::stream::iter(documents))
-            .await?,
-    );
+    let results = client.add_documents(futures::stream::iter(documents));
+    let mut results = Box::pin(terminal.attend(client, results).await?);
     let (mut counts, mut passages) = ([0_u64; 3], 0);
     while let Some(result) = results.next().await {
         let result = result?;

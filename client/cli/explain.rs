@@ -142,7 +142,10 @@ impl<'a> Output<'a> {
         }
         match &step.progress {
             Progress::Retrying { error, .. } => {
-                self.break_line();
+                // The answer may go on in the middle of its line: what is no terminal gets it whole.
+                if self.terminal.stdout_is_terminal() {
+                    self.break_line();
+                }
                 self.terminal
                     .note(&format!("{}: {error}; trying again", step.id));
             }

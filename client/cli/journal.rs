@@ -165,6 +165,18 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_counts_for_what_was_asked_or_where_nothing_says_what() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let told = A.replace("\"a\"", "\"b\",\"request_digest\":\"1\"");
+        std::fs::write(&path, format!("{A}{told}")).unwrap();
+        let journal = Journal::open(&path).unwrap();
+        assert!(journal.answers("a", "1") && journal.answers("a", "2"));
+        assert!(journal.answers("b", "1") && !journal.answers("b", "2"));
+        assert!(journal.has("b") && !journal.has("c") && !journal.answers("c", "1"));
+    }
+
+    #[test]
     fn a_cut_line_is_removed_and_a_missing_line_end_is_added() {
         for cut in 1..A.len() - 1 {
             let (done, left) = open(&format!("{A}{}", &A.replace("\"a\"", "\"b\"")[..cut]));

@@ -9,10 +9,10 @@ const FIRST_LINE: u64 = 128;
 
 /// The language of each extension, as the server names it; empty where the extension does not tell.
 const EXTENSIONS: &[(&str, &[&str])] = &[
-    // C or C++ or Objective-C; Objective-C or MATLAB; Verilog or V: the server looks at the code.
-    ("", &["h", "m", "v"]),
+    // Lisp or OpenCL; C or C++ or Objective-C; Objective-C or MATLAB; Verilog or V: the server looks at the code.
+    ("", &["cl", "h", "m", "v"]),
     ("ada", &["adb", "ads"]),
-    ("assembly", &["asm", "s"]),
+    ("assembly", &["asm", "nasm", "s"]),
     ("c", &["c"]),
     ("c#", &["cs", "csx"]),
     (
@@ -21,21 +21,21 @@ const EXTENSIONS: &[(&str, &[&str])] = &[
             "cc", "cpp", "cu", "cuh", "cxx", "h++", "hh", "hpp", "hxx", "ipp", "tpp",
         ],
     ),
-    ("clojure", &["clj", "cljc", "cljs"]),
+    ("clojure", &["clj", "cljc", "cljs", "edn"]),
     ("crystal", &["cr"]),
     ("dart", &["dart"]),
     ("elixir", &["ex", "exs"]),
     ("erlang", &["erl", "hrl"]),
     ("f#", &["fs", "fsx"]),
-    ("fortran", &["f03", "f08", "f77", "f90", "f95"]),
+    ("fortran", &["f", "f03", "f08", "f77", "f90", "f95", "for"]),
     ("glsl", &["comp", "frag", "glsl", "vert"]),
     ("go", &["go"]),
     ("graphql", &["gql", "graphql"]),
-    ("groovy", &["gradle", "groovy"]),
+    ("groovy", &["gradle", "groovy", "gvy"]),
     ("haskell", &["hs", "lhs"]),
-    ("hcl", &["hcl", "tf"]),
+    ("hcl", &["hcl", "tf", "tfvars"]),
     ("java", &["java"]),
-    ("javascript", &["cjs", "js", "jsx", "mjs"]),
+    ("javascript", &["cjs", "es6", "js", "jsx", "mjs"]),
     ("julia", &["jl"]),
     ("kotlin", &["kt", "kts"]),
     ("lisp", &["el", "lisp", "lsp"]),
@@ -46,7 +46,7 @@ const EXTENSIONS: &[(&str, &[&str])] = &[
     ("ocaml", &["ml", "mli"]),
     ("pascal", &["pas"]),
     ("perl", &["pl", "pm"]),
-    ("php", &["php", "phtml"]),
+    ("php", &["php", "php3", "php4", "php5", "phtml"]),
     ("powershell", &["ps1", "psm1"]),
     ("protobuf", &["proto"]),
     ("python", &["py", "pyi", "pyw", "pyx"]),
@@ -54,17 +54,17 @@ const EXTENSIONS: &[(&str, &[&str])] = &[
     ("ruby", &["gemspec", "rake", "rb"]),
     ("rust", &["rs"]),
     ("scala", &["sc", "scala"]),
-    ("scheme", &["rkt", "scm"]),
+    ("scheme", &["rkt", "scm", "ss"]),
     ("shell", &["bash", "fish", "ksh", "sh", "zsh"]),
     ("solidity", &["sol"]),
-    ("sql", &["sql"]),
+    ("sql", &["ddl", "plsql", "psql", "sql", "tsql"]),
     ("svelte", &["svelte"]),
     ("swift", &["swift"]),
     ("tcl", &["tcl"]),
     ("typescript", &["cts", "mts", "ts", "tsx"]),
     ("verilog", &["sv", "svh", "vh"]),
     ("vhdl", &["vhd", "vhdl"]),
-    ("visual basic", &["vb"]),
+    ("visual basic", &["bas", "vb", "vba"]),
     ("vue", &["vue"]),
     ("wgsl", &["wgsl"]),
     ("zig", &["zig"]),
@@ -93,7 +93,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("ruby", &["gemfile", "rakefile", "vagrantfile"]),
 ];
 
-/// Ends of names that say what a file is, whatever comes before.
+/// Extensions that say what a file is, whatever comes before.
 const NO_VARIANTS: [&str; 8] = [
     "bak",
     "dockerignore",
@@ -149,9 +149,12 @@ fn by_name(path: &Path) -> Option<&'static str> {
 /// `Dockerfile.dev` and `Makefile.am` are as much of their kind as `Dockerfile` and `Makefile`; `Makefile.py`,
 /// `Dockerfile.md` and `Gemfile.lock` are not.
 fn variant(name: &str) -> Option<&'static str> {
-    let (stem, end) = name.split_once('.')?;
+    let (stem, rest) = name.split_once('.')?;
     let has_variants = ["containerfile", "dockerfile", "jenkinsfile", "makefile"].contains(&stem);
-    let is_other = NO_VARIANTS.iter().any(|other| end.ends_with(other));
+    let is_other = rest
+        .rsplit('.')
+        .next()
+        .is_some_and(|end| NO_VARIANTS.contains(&end));
     find(NAMES, stem).filter(|_| has_variants && !is_other)
 }
 
@@ -214,7 +217,9 @@ mod tests {
             ("x.C", Some("c++")),
             ("Dockerfile", Some("dockerfile")),
             ("Dockerfile.dev", Some("dockerfile")),
+            ("Dockerfile.catalog", Some("dockerfile")),
             ("Dockerfile.dockerignore", None),
+            ("Dockerfile.dev.bak", None),
             ("Makefile.am", Some("makefile")),
             ("Makefile.txt", None),
             ("Gemfile.lock", None),
@@ -224,6 +229,7 @@ mod tests {
             ("x.yml", Some("yaml")),
             ("x.css", Some("css")),
             ("makefile.py", Some("python")),
+            ("x.for", Some("fortran")),
             ("x.h", None),
             ("f.m", None),
             (".rs", None),

@@ -48,6 +48,10 @@ impl Terminal {
         }
     }
 
+    pub(crate) fn stdout_is_terminal(&self) -> bool {
+        self.stdout_is_terminal
+    }
+
     pub(crate) fn stderr_is_terminal(&self) -> bool {
         self.stderr_is_terminal
     }
@@ -88,7 +92,20 @@ impl Terminal {
 
     /// Waits for the server's answer. Where none comes for a while, says whose is waited for.
     pub(crate) async fn attend<T>(&self, client: &Client, answer: impl Future<Output = T>) -> T {
+        self.attend_unless(false, client, answer).await
+    }
+
+    /// As [`attend`](Self::attend), without a word where that is `unwanted`.
+    pub(crate) async fn attend_unless<T>(
+        &self,
+        unwanted: bool,
+        client: &Client,
+        answer: impl Future<Output = T>,
+    ) -> T {
         let mut answer = pin!(answer);
+        if unwanted {
+            return answer.await;
+        }
         tokio::select! {
             answer = &mut answer => return answer,
             () = sleep(LONG_WAIT) => {}

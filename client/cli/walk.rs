@@ -44,7 +44,7 @@ pub(crate) fn find(args: &BatchArgs, max_bytes: u64) -> Result<Found, Stop> {
                     let path = root.join(relative);
                     let known = is_source(&path);
                     if !known {
-                        other.insert(path.strip_prefix(".").map_or(path.clone(), Path::to_owned));
+                        other.insert(plain(&path).to_owned());
                     }
                     known
                 })
@@ -65,7 +65,8 @@ pub(crate) fn find(args: &BatchArgs, max_bytes: u64) -> Result<Found, Stop> {
         }
     }
     // Named by themselves they are explained.
-    other.retain(|path| !names.contains(path));
+    let named: BTreeSet<&Path> = names.iter().map(|name| plain(name)).collect();
+    other.retain(|path| !named.contains(path.as_path()));
     let found = sift(names, max_bytes, &args.output)?;
     // The output lies among what it is about, often.
     let output = args.output.canonicalize().ok();
@@ -78,6 +79,11 @@ pub(crate) fn find(args: &BatchArgs, max_bytes: u64) -> Result<Found, Stop> {
         unreadable,
         ..found
     })
+}
+
+/// `./a` and `a` are one.
+fn plain(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
 }
 
 fn sift(names: BTreeSet<PathBuf>, max_bytes: u64, output: &Path) -> Result<Found, Stop> {

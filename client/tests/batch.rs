@@ -215,14 +215,14 @@ async fn what_would_be_asked_otherwise_now_is_asked_again() {
 
     fs::write(dir.path().join("a.py"), "changed").unwrap();
     let second = run(&server.address, dir.path(), &args).await;
-    let summary = "1 explained, 1 done before, 1 again: the file or the options changed";
+    let summary = "1 explained, 1 done before, 1 again: the file, the options or the model changed";
     assert!(second.stderr.starts_with(summary), "{}", second.stderr);
     let (changed, b) = (answer("changed"), answer("b"));
     assert_eq!(records(&out), expected(&[("a.py", &changed), ("b.py", &b)]));
 
     let otherwise = [&args[..], &["--max-new-tokens", "5"]].concat();
     let third = run(&server.address, dir.path(), &otherwise).await;
-    let summary = "2 explained, 2 again: the file or the options changed";
+    let summary = "2 explained, 2 again: the file, the options or the model changed";
     assert!(third.stderr.starts_with(summary), "{}", third.stderr);
     // It decides when the answer comes, not what it is.
     let otherwise = [
@@ -233,6 +233,26 @@ async fn what_would_be_asked_otherwise_now_is_asked_again() {
     let fourth = run(&server.address, dir.path(), &otherwise).await;
     assert_eq!(fourth.stderr, "0 explained, 2 done before\n");
     assert_eq!(server.seen.codes(), ["a", "b", "changed", "changed", "b"]);
+    // What cannot be read has failed, whether it has changed or not.
+    fs::write(dir.path().join("b.py"), b"\xff").unwrap();
+    let fifth = run(&server.address, dir.path(), &otherwise).await;
+    let summary = "\n0 explained, 1 failed, 1 done before\n";
+    assert!(fifth.stderr.ends_with(summary), "{}", fifth.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_explained_by_its_name_is_not_left_out() {
+    let server = Server::start().await;
+    let dir = files(&[("src/a.py", b"a"), ("src/notes.txt", b"n")]);
+    for paths in [["src", "./src/notes.txt"], ["./src", "src/notes.txt"]] {
+        let args = [&["batch", "-o", "-"][..], &paths].concat();
+        let run = run(&server.address, dir.path(), &args).await;
+        assert!(
+            run.stderr.starts_with("2 explained · "),
+            "{paths:?}: {}",
+            run.stderr
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

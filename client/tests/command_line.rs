@@ -249,6 +249,15 @@ async fn events_are_printed_as_they_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_tried_again_in_a_line_is_whole_where_no_terminal_shows_it() {
+    let server = Server::start().await;
+    let dir = files(&[("a.py", b"break")]);
+    let run = run(&server.address, dir.path(), &["explain", "a.py"]).await;
+    assert_eq!(run.stdout, answer("break") + "\n");
+    assert!(run.stderr.ends_with("; trying again\n"), "{}", run.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_server_one_sentence_says_what_to_do() {
     let address = nobody().await;
     let dir = files(&[("a.py", b"a")]);

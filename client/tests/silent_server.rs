@@ -31,10 +31,13 @@ async fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
     let encrypted = address.replace("http://", "https://");
     let over_tls = run(&encrypted, dir.path(), &["model"]);
     let runs = runs.map(|args| run(&address, dir.path(), args));
-    let (over_tls, runs) = tokio::join!(over_tls, futures::future::join_all(runs));
+    let quiet = run(&address, dir.path(), &["batch", "-q", ".", "-o", "q"]);
+    let runs = futures::future::join_all(runs);
+    let (over_tls, quiet, runs) = tokio::join!(over_tls, quiet, runs);
+    assert!(!quiet.stderr.contains("yet"), "{}", quiet.stderr);
     // The handshake has a shorter time than what is worth a word meanwhile.
     let noted = runs.iter().map(|run| (run, true));
-    for (run, noted) in noted.chain([(&over_tls, false)]) {
+    for (run, noted) in noted.chain([(&over_tls, false), (&quiet, false)]) {
         assert_eq!(
             (run.code, run.stdout.as_str()),
             (Some(69), ""),
