@@ -98,6 +98,13 @@ fn what_to_do(address: &str, reason: &str) -> Option<&'static str> {
              --tls-client-cert and --tls-client-key give one of an authority that it knows",
         );
     }
+    // So does a TLS server whose client does not speak TLS.
+    if says(&closed) {
+        return Some(
+            "the server ended the connection: it stopped, as its own log tells, or it has a certificate; then give https:// \
+             and --tls-ca",
+        );
+    }
     if says(&["HTTP/2 was not negotiated"]) {
         return Some("what listens there speaks TLS, and no gRPC; give the port of gRPC");
     }
