@@ -87,7 +87,8 @@ pub(super) struct AccessArgs {
     #[arg(long, env = "CODE_EXPLAINER_METRICS_AUTH", default_value = "off")]
     metrics_auth: Switch,
 
-    /// How often the files of certificates and keys are looked at; SIGHUP has it done at once. So long a key counts that was taken out of its file;
+    /// How often the files of certificates and keys are looked at; SIGHUP has it done at once. So long a key
+    /// counts that was taken out of its file;
     /// looking reads a few kilobytes and costs less than a millisecond
     #[arg(long, env = "CODE_EXPLAINER_RELOAD_INTERVAL", value_name = "TIME")]
     #[arg(default_value = "2s")]

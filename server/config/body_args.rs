@@ -21,7 +21,8 @@ pub(super) struct BodyArgs {
     message_timeout: humantime::Duration,
 
     /// Room for requests that are being received, over all connections, in bytes: a message takes what it says that it will
-    /// have before it is read (one that is compressed, twice what it may unpack to besides), and an open call 8 KiB, or 72 KiB if it takes many messages. A tenant
+    /// have before it is read (one that is compressed, twice what it may unpack to besides), and an open call 8 KiB, or
+    /// 72 KiB if it takes many messages. A tenant
     /// may have a quarter of it, and where nobody has to say who they are, an address. A message that finds no room waits
     /// for as long as --message-timeout; its call then ends with RESOURCE_EXHAUSTED, as do more calls. By default 512 MiB,
     /// or room for four of the largest messages if that is more. Calls that need no credentials have 64 MiB of their own
