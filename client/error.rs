@@ -28,7 +28,7 @@ pub enum Error {
     #[error("the credentials are of no use: {0}")]
     Credentials(String),
     /// The server could not be reached, or the connection was lost.
-    #[error("no connection to the server at {address}: {reason}")]
+    #[error("no connection to the server at {address}: {reason}; is there a server?")]
     Connection {
         /// The server's address.
         address: String,

@@ -1,4 +1,4 @@
-//! The README's Rust program is an example of this crate, which runs as it is printed.
+//! The README's Rust program is an example of this crate, which is tried here against a scripted server.
 
 use std::path::Path;
 
@@ -9,8 +9,6 @@ use crate::scripted::{Server, answer, nobody};
 
 const EXAMPLE: &str = include_str!("../examples/ask.rs");
 const README: &str = include_str!("../../README.md");
-const MANIFEST: &str = include_str!("../Cargo.toml");
-const WORKSPACE: &str = include_str!("../../Cargo.toml");
 
 fn ask(address: &str, directory: &Path) -> Command {
     // Cargo builds examples before it runs tests, beside the program.
@@ -22,26 +20,8 @@ fn ask(address: &str, directory: &Path) -> Command {
 }
 
 #[test]
-fn it_is_printed_whole_with_the_packages_that_it_is_built_with() {
+fn it_is_printed_as_it_is() {
     assert!(README.contains(&format!("```rust runnable=ask.rs\n{EXAMPLE}```\n")));
-    let (_, printed) = README
-        .split_once("code-explainer-client = { path")
-        .expect("a manifest");
-    let (printed, _) = printed.split_once("```").expect("its end");
-    for package in ["futures", "tokio"] {
-        let version = |manifest: &str| {
-            let line = (manifest.lines()).find(|line| line.starts_with(&format!("{package} = ")));
-            let line = line.expect("the package").to_owned();
-            let version = line.split('"').nth(1).expect("a version");
-            version.to_owned()
-        };
-        assert!(MANIFEST.contains(&format!("{package}.workspace = true")));
-        // `1` is any of `1.54`.
-        assert!(
-            version(WORKSPACE).starts_with(&version(printed)),
-            "{package}"
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
