@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::trace::{Span, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue, propagation::TextMapPropagator};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::resource::{EnvResourceDetector, ResourceDetector};
@@ -52,7 +52,8 @@ pub struct ItemTrace {
 }
 
 impl Traces {
-    /// Traces to an OTLP collector at `endpoint` over gRPC, in the background. Needs a tokio runtime.
+    /// Traces to an OTLP collector at `endpoint` in the background, over gRPC, or over HTTP where
+    /// `OTEL_EXPORTER_OTLP_PROTOCOL` says so. Needs a tokio runtime.
     ///
     /// # Errors
     /// The endpoint is not a URL.
@@ -62,18 +63,7 @@ impl Traces {
         let Some(endpoint) = endpoint.filter(|_| !disabled) else {
             return Ok(Self { exporting: None });
         };
-        if let Some((variable, protocol)) = other_protocol() {
-            tracing::warn!(
-                variable,
-                protocol,
-                "traces go out over gRPC alone; give --otlp-endpoint the collector's port for gRPC, 4317 as a rule, and \
-                 set the variable to grpc or not at all"
-            );
-        }
-        let exporter = SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .build()?;
+        let exporter = exporter(endpoint)?;
         let resource = resource(replica);
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
@@ -114,8 +104,11 @@ impl Traces {
     }
 }
 
-/// A protocol that the environment asks for and that is not spoken, and the variable that asks for it.
-fn other_protocol() -> Option<(&'static str, String)> {
+/// Where OTLP over HTTP takes traces, under a collector's address.
+const TRACES: &str = "/v1/traces";
+
+/// Sends to a collector, by the protocol that the environment names: gRPC where it names none.
+fn exporter(endpoint: &str) -> Result<SpanExporter, ExporterBuildError> {
     let variables = [
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         "OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -124,7 +117,28 @@ fn other_protocol() -> Option<(&'static str, String)> {
         let value = std::env::var(variable).ok()?;
         (!value.is_empty()).then_some((variable, value))
     });
-    set.filter(|(_, value)| value != "grpc")
+    match set {
+        Some((_, protocol)) if protocol == "http/protobuf" => {
+            let base = endpoint.trim_end_matches('/');
+            let base = base.strip_suffix(TRACES).unwrap_or(base);
+            return SpanExporter::builder()
+                .with_http()
+                .with_protocol(Protocol::HttpBinary)
+                .with_endpoint(format!("{base}{TRACES}"))
+                .build();
+        }
+        Some((variable, protocol)) if protocol != "grpc" => tracing::warn!(
+            variable,
+            protocol,
+            "no protocol for traces: they go out over gRPC; set the variable to grpc or http/protobuf, and give \
+             --otlp-endpoint the collector's port for it (4317 or 4318 as a rule)"
+        ),
+        _ => {}
+    }
+    SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()
 }
 
 /// What traces are of. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` have the last word.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
 use crate::common::server::TestServer;
-use crate::common::sockets::PATIENCE;
+use crate::common::sockets::{PATIENCE, until_closed};
 use crate::common::stream::{TestStream, finish, is_last, item};
 
 #[tokio::test]
@@ -119,6 +119,60 @@ async fn who_sends_a_request_line_and_no_more_is_cut_off() {
     let mut rest = Vec::new();
     slow.read_to_end(&mut rest).await.expect("closed");
     assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+}
+
+/// The answer to a GET on a connection that stays open.
+async fn get(connection: &mut TcpStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .expect("it is open");
+    let (mut answer, mut part) = (String::new(), [0; 1 << 14]);
+    loop {
+        let read = connection.read(&mut part).await.expect("no failure");
+        assert!(read > 0, "closed after {answer:?}");
+        answer.push_str(std::str::from_utf8(&part[..read]).expect("ASCII"));
+        let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .split("\r\n")
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.and_then(|n| n.parse().ok()).expect("a length");
+        if body.len() == length {
+            assert!(head.starts_with("HTTP/1.1 200 OK") && !head.contains("connection: close"));
+            return body.to_owned();
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_stays_open_between_scrapes() {
+    const HANDSHAKE: Duration = Duration::from_secs(1);
+    let (server, _) = TestServer::fake(&["--handshake-timeout", "1s"]).await;
+    let mut kept = TcpStream::connect(server.http).await.expect("it listens");
+    for _ in 0..2 {
+        assert_eq!(get(&mut kept, "/healthz").await, "alive\n");
+        let open = "code_explainer_connections_open{protocol=\"http\"} 1\n";
+        assert!(get(&mut kept, "/metrics").await.contains(open));
+        // Longer than a new connection has for its first request.
+        tokio::time::sleep(2 * HANDSHAKE).await;
+    }
+}
+
+#[tokio::test]
+async fn http_that_is_idle_is_closed_and_so_is_one_that_begins_a_request_and_no_more() {
+    let (server, _) =
+        TestServer::fake(&["--connection-idle", "1s", "--keepalive-timeout", "1s"]).await;
+    for more in ["", "GET /metrics HTTP/1.1\r\nHost:"] {
+        let mut idle = TcpStream::connect(server.http).await.expect("it listens");
+        assert_eq!(get(&mut idle, "/healthz").await, "alive\n");
+        idle.write_all(more.as_bytes()).await.expect("sent");
+        assert_eq!(until_closed(&mut idle).await, 0);
+    }
+    let closed = "code_explainer_connections_closed_total{protocol=\"http\",reason=\"idle\"}";
+    assert!(server.metric(closed).await >= Some(2.0));
 }
 
 #[tokio::test]

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use axum::routing::post;
 use code_explainer_client::proto::explain_service_client::ExplainServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -10,6 +14,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Endpoint;
@@ -46,6 +51,26 @@ async fn collector() -> (String, mpsc::Receiver<ResourceSpans>) {
     let service = TraceServiceServer::new(Collector(sender));
     let server = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (format!("http://{address}"), spans)
+}
+
+/// The same over HTTP, as OTLP has it.
+async fn http_collector() -> (String, mpsc::Receiver<ResourceSpans>) {
+    let (sender, spans) = mpsc::channel(64);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let take = async move |headers: HeaderMap, body: Bytes| {
+        assert_eq!(headers["content-type"], "application/x-protobuf");
+        let request = ExportTraceServiceRequest::decode(body).expect("OTLP");
+        for resource in request.resource_spans {
+            sender.try_send(resource).expect("the test's bound");
+        }
+        ExportTraceServiceResponse::default().encode_to_vec()
+    };
+    let router = Router::new().route("/v1/traces", post(take));
+    tokio::spawn(axum::serve(listener, router).into_future());
     (format!("http://{address}"), spans)
 }
 
@@ -108,12 +133,18 @@ async fn a_collector_that_is_gone_harms_nobody() {
 }
 
 /// A server as a program, under these variables, answers an item and ends; what the collector got of it, and what it logged.
-async fn traces_under(variables: &[(&str, &str)]) -> (Vec<ResourceSpans>, String) {
-    let (endpoint, mut spans) = collector().await;
+async fn traces_under(
+    variables: &[(&str, &str)],
+    (endpoint, mut spans): (String, mpsc::Receiver<ResourceSpans>),
+) -> (Vec<ResourceSpans>, String) {
     let mut command = server(&["serve", "--listen", "127.0.0.1:0"]);
     command.args(["--http-listen", "127.0.0.1:0", "--kv-cache-tokens", "8192"]);
     command.args(["--otlp-endpoint", &endpoint, "--shutdown-grace", "0s"]);
     command.envs(variables.iter().copied());
+    // Nothing between the server and the collector.
+    for proxy in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env_remove(proxy);
+    }
     let start = move || {
         let mut process = ServerProcess::start(command);
         let address = process.address("grpc");
@@ -143,12 +174,11 @@ async fn traces_under(variables: &[(&str, &str)]) -> (Vec<ResourceSpans>, String
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_standard_variables_name_the_service_and_its_attributes() {
-    let (got, said) = traces_under(&[
+    let variables = [
         ("OTEL_SERVICE_NAME", "explainer-of-tests"),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=tests"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-    ])
-    .await;
+    ];
+    let (got, _) = traces_under(&variables, collector().await).await;
     let resource = format!("{:?}", got.first().expect("spans").resource);
     for part in [
         "explainer-of-tests",
@@ -158,7 +188,40 @@ async fn the_standard_variables_name_the_service_and_its_attributes() {
         assert!(resource.contains(part), "{part}: {resource}");
     }
     assert!(!resource.contains("\"code-explainer\""), "{resource}");
-    let told = ["OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "4317"];
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_go_out_over_http_where_the_variable_says_so() {
+    let variable = "OTEL_EXPORTER_OTLP_PROTOCOL";
+    for path in ["", "/", "/v1/traces"] {
+        let (address, spans) = http_collector().await;
+        let collector = (format!("{address}{path}"), spans);
+        let (got, said) = traces_under(&[(variable, "http/protobuf")], collector).await;
+        let spans = got.iter().flat_map(|r| &r.scope_spans);
+        let names: Vec<&str> = spans
+            .flat_map(|s| &s.spans)
+            .map(|s| s.name.as_str())
+            .collect();
+        for name in ["explain", "prefill"] {
+            assert!(names.contains(&name), "{path}: {names:?}; {said}");
+        }
+        assert!(!said.contains(variable), "{said}");
+    }
+    // The one for traces has the last word.
+    let variables = [
+        (variable, "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+    ];
+    let (got, _) = traces_under(&variables, collector().await).await;
+    assert!(!got.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protocol_that_there_is_not_is_told_and_is_grpc() {
+    let variable = "OTEL_EXPORTER_OTLP_PROTOCOL";
+    let (got, said) = traces_under(&[(variable, "http/json")], collector().await).await;
+    assert!(!got.is_empty());
+    let told = [variable, "http/json", "http/protobuf", "4318"];
     let warned = said
         .lines()
         .any(|line| told.iter().all(|part| line.contains(part)));
@@ -167,7 +230,8 @@ async fn the_standard_variables_name_the_service_and_its_attributes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_trace_is_sent_where_the_sdk_is_disabled() {
-    let (got, said) = traces_under(&[("OTEL_SDK_DISABLED", "True")]).await;
+    let disabled = [("OTEL_SDK_DISABLED", "True")];
+    let (got, said) = traces_under(&disabled, collector().await).await;
     assert!(got.is_empty(), "{got:?}");
     assert!(!said.contains("OTLP"), "{said}");
 }

@@ -93,6 +93,22 @@ impl Calls {
         }
     }
 
+    /// Resolves when a call is open for so long and no other one has begun since; `None`: never.
+    pub(super) async fn slow(&self, after: Option<Duration>) {
+        let Some(after) = after else {
+            return pending().await;
+        };
+        let mut states = self.0.state.subscribe();
+        loop {
+            let open = states.wait_for(|state| state.open > 0).await;
+            let begun = open.map_or(0, |state| state.begun);
+            tokio::select! {
+                () = sleep(after) => return,
+                _ = states.wait_for(|state| state.open == 0 || state.begun > begun) => {}
+            }
+        }
+    }
+
     /// Resolves when there has not been a first call after so long.
     pub(super) async fn silent(&self, after: Duration) {
         let mut states = self.0.state.subscribe();
@@ -209,6 +225,21 @@ mod tests {
         sleep(HASTE).await;
         drop(long);
         assert!(!calls.is_flood());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_slow_by_itself_however_many_there_were() {
+        let [calls, _] = calls();
+        let mut slow = Box::pin(calls.slow(Some(2 * HASTE)));
+        for _ in 0..4 {
+            let call = calls.begin();
+            assert!(timeout(HASTE, &mut slow).await.is_err());
+            drop(call);
+            assert!(timeout(4 * HASTE, &mut slow).await.is_err());
+        }
+        let _call = calls.begin();
+        assert!(timeout(HASTE, &mut slow).await.is_err());
+        assert!(timeout(2 * HASTE, &mut slow).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -129,6 +129,7 @@ enum Reason {
     Displaced,
     Idle,
     Age,
+    Slow,
     Revoked,
     Flood,
 }
@@ -142,6 +143,7 @@ impl Reason {
             Self::Displaced => Some("displaced"),
             Self::Idle => Some("idle"),
             Self::Age => Some("age"),
+            Self::Slow => Some("slow"),
             Self::Revoked => Some("revoked"),
             Self::Flood => Some("flood"),
         }
@@ -273,8 +275,13 @@ impl Connections {
         let io = TokioIo::new(Watched::new(io, presence.clone(), calls.clone()));
         let left = presence.clone();
         let (shown, begun) = (certificate.clone(), calls.clone());
+        let (protocol, usage) = (self.protocol, place.usage());
         let service = service_fn(move |request| {
             let call = begun.begin();
+            if protocol == Protocol::Http {
+                // Its callers stay unknown, and one that asks now and then is worth more than those that do not.
+                usage.renew();
+            }
             let (answer, certificate, presence) = (answer.clone(), shown.clone(), presence.clone());
             async move {
                 // It was not looked at, so that its client may make it again.
@@ -326,16 +333,22 @@ impl Connections {
             () = calls.silent(self.limits.handshake) => Reason::Silent,
             () = calls.idle(self.limits.idle) => Reason::Idle,
             () = aged(self.limits.max_age, place.number()) => Reason::Age,
+            () = calls.slow(self.limits.call) => Reason::Slow,
             () = revoked(certificate.as_deref()) => Reason::Revoked,
         };
         self.closed(&reason);
         connection.as_mut().graceful_shutdown();
         match reason {
+            // A client that has begun a request and no more is not waited for.
+            Reason::Stop if self.protocol == Protocol::Http => {
+                within(GOODBYE, connection, &place).await
+            }
             Reason::Stop => {
                 ended(connection.await, &place);
             }
             // Nobody who is known waits for a goodbye, and another connection waits for the place.
             Reason::Displaced if !place.was_known() => {}
+            Reason::Slow => {}
             Reason::Displaced => within(HASTY_GOODBYE, connection, &place).await,
             Reason::Silent => within(GOODBYE, connection, &place).await,
             // An answer to the goodbye is not waited for longer than to any other probe.
@@ -380,9 +393,9 @@ impl Connections {
         builder
             .http1()
             .timer(TokioTimer::new())
-            // One request each: with pipelined ones, answers would pile up for a client that does not read them.
-            .keep_alive(false)
-            .header_read_timeout(limits.handshake)
+            // The first request has to come in time (`Calls::silent`), and the next ones before the connection is idle for
+            // too long: hyper's own time for headers would count while none is on its way.
+            .header_read_timeout(None)
             .max_buf_size((limits.header_bytes as usize).max(8192));
         builder
             .http2()

@@ -13,10 +13,11 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{Request, StatusCode, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::api::connections::{Connections, Peer, Protocol};
+use crate::api::limits::HTTP_SEND_BUFFER;
 use crate::api::{Shared, door};
 use crate::descriptors;
 use crate::error::Error;
@@ -49,6 +51,8 @@ pub async fn serve_http(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = listener.into_std().context("the listener")?;
+    // Connections have it from their listener.
+    (SockRef::from(&listener).set_send_buffer_size(HTTP_SEND_BUFFER)).context("the listener")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
@@ -82,6 +86,7 @@ async fn serve_here(listener: TcpListener, shared: Arc<Shared>, stop: Cancellati
     let limits = shared.connections.of_http();
     let connections = Connections::new(limits, shared.metrics.clone(), Protocol::Http);
     let answer = move |call: Request<Incoming>, peer: &Peer| {
+        let plain = call.method() == Method::GET && call.body().is_end_stream();
         let guarded = shared.access.guards_metrics() && call.uri().path() == "/metrics";
         let refused = match guarded {
             true => door::may_read_metrics(&shared.access, peer, call.headers()).err(),
@@ -89,7 +94,7 @@ async fn serve_here(listener: TcpListener, shared: Arc<Shared>, stop: Cancellati
         };
         let mut router = router.clone();
         async move {
-            match refused {
+            let mut answer = match refused {
                 None => {
                     let Ok(answer) = router.call(call).await;
                     answer
@@ -97,7 +102,15 @@ async fn serve_here(listener: TcpListener, shared: Arc<Shared>, stop: Cancellati
                 Some(Error::PermissionDenied(_)) => StatusCode::FORBIDDEN.into_response(),
                 Some(Error::CallersUnknown) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
                 Some(_) => StatusCode::UNAUTHORIZED.into_response(),
+            };
+            // For a client that asks ahead and does not read, hyper makes the next answer when the last one has been sent.
+            // That does not hold where a request's body ends after its answer was made, and answers without bodies would
+            // then pile up: both are the last ones of their connection.
+            if !plain || answer.body().is_end_stream() {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
             }
+            answer
         }
     };
     let incoming = TcpListenerStream::new(listener);

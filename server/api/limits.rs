@@ -12,8 +12,11 @@ pub(super) const FLOOD_GOODBYE: Duration = Duration::from_millis(250);
 /// Calls that clients behind one balancer may take back, or go on to make after a goodbye, before they can hear of it, for
 /// each that their connection may have open.
 pub(super) const ON_THE_WAY_PER_STREAM: u32 = 4;
-/// An HTTP connection is as old as this at most: a scrape of the largest metrics takes a fraction of a second.
-const HTTP_AGE: Duration = Duration::from_secs(30);
+/// A request over HTTP may take so long until the last of its answer is in a buffer: a scrape of the largest metrics takes a
+/// fraction of a second.
+const HTTP_CALL: Duration = Duration::from_secs(30);
+/// What the system keeps for an HTTP connection whose client does not read, in bytes. It makes twice as much of it.
+pub(super) const HTTP_SEND_BUFFER: usize = 128 << 10;
 /// Connections that an address may have by default where all are few.
 const FEW: usize = 16;
 
@@ -24,7 +27,8 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// The same of each address, or of each /64 of IPv6; `None`: half of all.
     pub connections_per_address: Option<usize>,
-    /// Open at once for HTTP, half of them for each address; the oldest one is closed for a new one.
+    /// Open at once for HTTP, half of them for each address; the one that has not been used for longest is closed
+    /// for a new one.
     pub http_connections: usize,
     /// Calls that a connection has open at once; more wait at their client.
     pub streams: u32,
@@ -43,6 +47,8 @@ pub struct ConnectionLimits {
     pub max_age: Option<Duration>,
     /// After that, the time its calls have to end before they are cut off.
     pub max_age_grace: Duration,
+    /// A connection with a call whose answer takes longer is closed; `None`: calls take their time.
+    pub call: Option<Duration>,
     /// How often a client is asked whether it is still there.
     pub keepalive: Duration,
     /// How long its answer may take.
@@ -57,15 +63,16 @@ impl ConnectionLimits {
         (self.connections_per_address.unwrap_or(half)).min(self.connections)
     }
 
-    /// What holds for HTTP: few connections, of one request each, that do not live long.
+    /// What holds for HTTP: few connections, and short requests, one after the other. An answer that its client takes by
+    /// the byte waits until the connection has been idle for too long.
     pub(super) fn of_http(&self) -> Self {
         Self {
             connections: self.http_connections,
             connections_per_address: Some(self.http_connections.div_ceil(2)),
-            // A connection carries one request.
+            // HTTP/1.1 takes nothing back.
             resets_per_address: None,
-            max_age: Some(HTTP_AGE),
             max_age_grace: GOODBYE,
+            call: Some(HTTP_CALL),
             ..*self
         }
     }

@@ -193,16 +193,22 @@ impl Use {
     /// Somebody who is known begins a call.
     pub(super) fn call_begins(&self) {
         self.known.store(true, Ordering::Relaxed);
-        self.places
-            .lock()
-            .change_calls(self.number, |calls| calls + 1);
+        self.places.lock().used(self.number, |entry| {
+            entry.known = true;
+            entry.calls += 1;
+        });
     }
 
     /// And this is its end.
     pub(super) fn call_ends(&self) {
         self.places
             .lock()
-            .change_calls(self.number, |calls| calls - 1);
+            .used(self.number, |entry| entry.calls -= 1);
+    }
+
+    /// Somebody calls, and stays unknown: the connection makes room after those that have not been used since.
+    pub(super) fn renew(&self) {
+        self.places.lock().used(self.number, |_| {});
     }
 
     /// A call was taken back in haste. False: that is more than its address may.
@@ -285,15 +291,15 @@ impl State {
         Some(entry)
     }
 
-    fn change_calls(&mut self, number: u64, change: impl FnOnce(usize) -> usize) {
+    fn used(&mut self, number: u64, change: impl FnOnce(&mut Entry)) {
         let now = self.tick();
         // Taken out, so that its place among the idle ones is that of what it was.
         let Some(mut entry) = self.open.remove(&number) else {
             return;
         };
         self.set_idle(&entry, number, false);
-        entry.calls = change(entry.calls);
-        (entry.known, entry.since) = (true, now);
+        change(&mut entry);
+        entry.since = now;
         self.set_idle(&entry, number, entry.calls == 0);
         self.open.insert(number, entry);
     }
@@ -348,6 +354,22 @@ mod tests {
         assert!(!places.make_room());
         drop(last);
         places.take(a).expect("its place is free");
+    }
+
+    #[test]
+    fn one_that_unknown_callers_use_makes_room_after_those_that_nobody_uses() {
+        let places = Places::new(3, 3, None);
+        let a = from("10.0.0.1");
+        let open = [(); 3].map(|()| places.take(a).expect("room"));
+        open[0].usage.renew();
+        let newer = places.take(a).expect("the oldest unused one goes");
+        assert!(gone(&open[1]) && !gone(&open[0]) && !gone(&open[2]));
+        newer.usage.call_begins();
+        newer.usage.call_ends();
+        let _other = places.take(a).expect("the next one goes");
+        let _another = places.take(a).expect("then the one that was used");
+        assert!(gone(&open[2]) && gone(&open[0]) && !open[0].was_known());
+        assert!(!gone(&newer), "its caller is known");
     }
 
     #[test]

@@ -121,8 +121,8 @@ pub(super) struct ConnectionArgs {
     #[arg(long, env = "CODE_EXPLAINER_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     connections_per_address: Option<usize>,
 
-    /// Connections for HTTP (/metrics and the probes) at once, half of them from one address, with one request each. The
-    /// oldest one is closed for a new one
+    /// Connections for HTTP (/metrics and the probes) at once, half of them from one address. The one that has not been used
+    /// for longest is closed for a new one
     #[arg(
         long,
         env = "CODE_EXPLAINER_HTTP_CONNECTIONS",
@@ -167,7 +167,7 @@ pub(super) struct ConnectionArgs {
     #[arg(long, env = "CODE_EXPLAINER_MESSAGE_BYTES", value_name = "N")]
     message_bytes: Option<usize>,
 
-    /// Longest time for a TLS handshake, then for a connection's first call, and for the headers of an HTTP request
+    /// Longest time for a TLS handshake, and then for a connection's first call
     #[arg(
         long,
         env = "CODE_EXPLAINER_HANDSHAKE_TIMEOUT",
@@ -186,7 +186,7 @@ pub(super) struct ConnectionArgs {
     )]
     write_timeout: humantime::Duration,
 
-    /// A connection without a call is closed after this
+    /// A connection without a call is closed after this; one of HTTP too, which may stay open between scrapes
     #[arg(
         long,
         env = "CODE_EXPLAINER_CONNECTION_IDLE",
@@ -386,6 +386,7 @@ impl ConnectionArgs {
             idle: self.connection_idle.into(),
             max_age: self.connection_max_age.map(Into::into),
             max_age_grace: self.connection_grace.into(),
+            call: None,
             keepalive: self.keepalive.into(),
             keepalive_timeout: self.keepalive_timeout.into(),
         };

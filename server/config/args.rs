@@ -50,7 +50,7 @@ pub(super) enum CliCommand {
     /// (`--config`) under the flag's name with underscores: `batch_size = 16`. A flag wins over a variable, a variable
     /// over the file.
     ///
-    /// What clients can make the server hold has bounds, which come to 2.01 GiB with the defaults. The model, its KV cache, the
+    /// What clients can make the server hold has bounds, which come to 2.02 GiB with the defaults. The model, its KV cache, the
     /// embedding model and the corpus come beside that. SECURITY.md has the table, and the option of each.
     Serve(Box<ServeArgs>),
 
@@ -183,7 +183,8 @@ pub(super) struct OperationArgs {
     #[arg(long, env = "CODE_EXPLAINER_REPLICA", value_name = "NAME")]
     pub(super) replica: Option<String>,
 
-    /// Send one trace per item to this OTLP collector (gRPC), such as http://127.0.0.1:4317. Off without it
+    /// Send one trace per item to this OTLP collector, such as http://127.0.0.1:4317. Off without it. The protocol is gRPC,
+    /// or that of OTEL_EXPORTER_OTLP_PROTOCOL: grpc or http/protobuf
     #[arg(long, env = "CODE_EXPLAINER_OTLP_ENDPOINT", value_name = "URL")]
     pub(super) otlp_endpoint: Option<String>,
 

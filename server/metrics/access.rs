@@ -41,12 +41,13 @@ pub struct AccessMetrics {
 pub struct ConnectionGuard<'a>(&'a Gauge);
 
 const REFUSED: [&str; 4] = ["limit", "handshake", "address", "flood"];
-const CLOSED: [&str; 7] = [
+const CLOSED: [&str; 8] = [
     "silent",
     "displaced",
     "stalled",
     "idle",
     "age",
+    "slow",
     "revoked",
     "flood",
 ];
@@ -107,7 +108,7 @@ impl AccessMetrics {
     }
 
     /// A connection was closed by the server: "silent", "displaced", "stalled", "idle", "age",
-    /// "revoked" or "flood".
+    /// "slow", "revoked" or "flood".
     pub fn connection_closed(&self, protocol: &str, reason: &str) {
         self.closed_connections[place(&PROTOCOLS, protocol)][place(&CLOSED, reason)].increment(1);
     }
@@ -222,7 +223,7 @@ fn describe(recorder: &PrometheusRecorder) {
         (
             CONNECTIONS_CLOSED,
             "connections closed by the server, by reason: silent (no call after --handshake-timeout), displaced (idle, for \
-             a new one), stalled (its client does not read), idle, age, revoked (its certificate)",
+             a new one), stalled (its client does not read), idle, age, slow (a request over HTTP), revoked (its certificate)",
         ),
         (
             CALLS_REFUSED,
