@@ -91,7 +91,16 @@ fn what_to_do(address: &str, reason: &str) -> Option<&'static str> {
         );
     }
     // A server that refuses a certificate closes the connection, and its reason may come too late to be read.
-    let closed = ["broken pipe", "Broken pipe", "reset by peer"];
+    // How that is told depends on what the client was about to do then.
+    let closed = [
+        "broken pipe",
+        "Broken pipe",
+        "reset by peer",
+        "connection closed",
+        "closed connection",
+        "unexpected end of file",
+        "handshake eof",
+    ];
     if address.starts_with("https://") && (says(&["received fatal alert"]) || says(&closed)) {
         return Some(
             "the server ended the connection: it stopped, as its own log tells, or it asks for a certificate, and \
