@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use code_explainer::cache::{Name, Policy, Store, StoreLimits, Terms};
+use code_explainer_cache::{Name, Policy, Store, StoreLimits, Terms};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use trace::name;
 

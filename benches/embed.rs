@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use code_explainer::embed::{CacheLimits, Embedding, TextTokenizer, VectorCache, VectorKey};
-use code_explainer::engine::torch::load_encoder;
-use code_explainer::engine::{DeviceSpec, Encoder};
 use code_explainer::retrieval::index::{GraphBuild, VectorIndex};
-use code_explainer::weights::EncoderCheckpoint;
+use code_explainer_engine::{DeviceSpec, Encoder};
+use code_explainer_engine_torch::load_encoder;
+use code_explainer_weights::EncoderCheckpoint;
 use serde_json::{Value, json};
 
 const BATCHES: [usize; 4] = [1, 8, 32, 64];

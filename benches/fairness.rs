@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use code_explainer::config::{Command, Config};
-use code_explainer::engine::Sampling;
-use code_explainer::machine::Machine;
 use code_explainer::model::Model;
-use code_explainer::prompt::{self, Strategy};
-use code_explainer::scheduler::{
+use code_explainer_code::prompt::{self, Strategy};
+use code_explainer_engine::Sampling;
+use code_explainer_host::machine::Machine;
+use code_explainer_scheduler::{
     EngineRules, Event, Job, Priority, Scheduler, SchedulerOptions, Tenant,
 };
-use code_explainer::text::Text;
+use code_explainer_text::Text;
 use tokio_util::sync::CancellationToken;
 
 const FLOOD: usize = 1000;

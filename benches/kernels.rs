@@ -2,15 +2,15 @@
 
 #![allow(missing_docs, reason = "criterion's macros define undocumented items")]
 
-use code_explainer::engine::native::kernels::Compute;
-use code_explainer::engine::native::kernels::gemm::{PackedF32, gemm};
-use code_explainer::engine::native::kernels::isa::Isa;
-use code_explainer::engine::native::kernels::matrix::{Matrix, MatrixMut};
-use code_explainer::engine::native::kernels::panels::Epilogue;
-use code_explainer::engine::native::kernels::quantized_gemm::quantized_gemm;
-use code_explainer::engine::native::kernels::quantized_rows::QuantizedRows;
-use code_explainer::engine::native::kernels::quantized_weights::{Bits, Group, PackedQuantized};
-use code_explainer::engine::native::pool::Pool;
+use code_explainer_engine_native::kernels::Compute;
+use code_explainer_engine_native::kernels::gemm::{PackedF32, gemm};
+use code_explainer_engine_native::kernels::isa::Isa;
+use code_explainer_engine_native::kernels::matrix::{Matrix, MatrixMut};
+use code_explainer_engine_native::kernels::panels::Epilogue;
+use code_explainer_engine_native::kernels::quantized_gemm::quantized_gemm;
+use code_explainer_engine_native::kernels::quantized_rows::QuantizedRows;
+use code_explainer_engine_native::kernels::quantized_weights::{Bits, Group, PackedQuantized};
+use code_explainer_engine_native::pool::Pool;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
 

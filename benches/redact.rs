@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use code_explainer::redact::redact;
+use code_explainer_code::redact::redact;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// The largest snippet that a server takes by default.

@@ -11,7 +11,7 @@ fi
 if [[ -d fuzz ]] && cargo +nightly fuzz --version >/dev/null 2>&1; then
     while read -r target; do
         echo "fuzzing $target for $seconds s (coverage guided)"
-        cargo +nightly fuzz run "$target" -- -max_total_time="$seconds"
+        cargo +nightly fuzz run --features link "$target" -- -max_total_time="$seconds"
     done < <(cargo +nightly fuzz list)
 else
     echo "cargo-fuzz with a nightly toolchain is not installed: fuzzing by random mutations for $seconds s"

@@ -37,7 +37,8 @@ advisories() {
 }
 
 clippy() {
-    check "clippy" cargo clippy --release --locked --workspace --all-targets -- -D warnings
+    check "clippy" cargo clippy --release --locked --workspace --all-targets \
+        --features code-explainer-fuzz/fuzz -- -D warnings
 }
 
 case ${1:-all} in

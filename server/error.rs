@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use code_explainer_scheduler::NoRoom;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -255,6 +256,15 @@ fn later(retry: Option<Duration>) -> &'static str {
 }
 
 /// A stream that ends hands items back, which is no wish of the client's.
+impl From<NoRoom> for Error {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::QueueFull { limit, unit, retry } => Self::QueueFull { limit, unit, retry },
+            NoRoom::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}
+
 impl From<CancelReason> for Error {
     fn from(reason: CancelReason) -> Self {
         match reason {

@@ -23,39 +23,24 @@
 
 pub mod access;
 pub mod api;
-pub mod cache;
 pub mod config;
-pub mod cpu;
 pub mod descriptors;
 pub mod disk;
 pub mod embed;
-pub mod engine;
 pub mod error;
 pub mod explain;
 pub mod heartbeat;
 pub mod identity;
-mod log_limit;
-pub mod machine;
-pub mod memory;
 pub mod metrics;
 pub mod model;
-mod model_files;
-mod model_json;
 pub mod optimize;
-pub mod prompt;
 pub mod quantize;
-pub mod redact;
 pub mod request;
 pub mod retrieval;
 pub mod run;
-pub mod scheduler;
 pub mod session;
-mod share;
 pub mod status;
 pub mod telemetry;
-pub mod text;
-pub mod weights;
-pub mod workbench;
 
 /// The wire's types, generated from `proto/`.
 #[allow(missing_docs, clippy::all)]

@@ -13,7 +13,8 @@ use code_explainer::config::{
 use code_explainer::model::{Model, export};
 use code_explainer::quantize::{QuantizeError, quantize};
 use code_explainer::run::RunError;
-use code_explainer::{Listeners, descriptors, disk, memory, run, telemetry};
+use code_explainer::{Listeners, descriptors, disk, run, telemetry};
+use code_explainer_host::memory;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use signals::Signals;

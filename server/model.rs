@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, ExportConfig};
-use crate::engine::{
+use code_explainer_engine::{
     Backend, BackendInfo, DeviceSpec, EngineError, EngineKind, EngineOptions, KvPrecision,
-    Precision, native, torch,
+    Precision,
 };
+use code_explainer_engine_native as native;
+use code_explainer_engine_torch as torch;
+use code_explainer_scheduler::{Loader, StepLimits};
+use code_explainer_text::{Text, TextError};
+use code_explainer_weights::{Checkpoint, ModelConfig, ModelMemory, PackedModel, WeightsError};
+
+use crate::config::{Config, ExportConfig};
 use crate::optimize::{Choice, Machine, ModelFacts, Wishes};
-use crate::scheduler::{Loader, StepLimits};
-use crate::text::{Text, TextError};
-use crate::weights::{Checkpoint, ModelConfig, ModelMemory, PackedModel, WeightsError};
 
 /// A model whose files have been read; its weights are loaded by `backend`.
 pub struct Model {
@@ -70,7 +73,7 @@ impl Model {
     /// Opens the model that the configuration names, for the engines that it asks for, and chooses what it leaves open.
     ///
     /// # Errors
-    /// See [`Model::open`] and [`Devices::engines`](crate::engine::Devices::engines).
+    /// See [`Model::open`] and [`Devices::engines`](code_explainer_engine::Devices::engines).
     pub fn open_for(config: &Config) -> Result<Self, ModelError> {
         let files = Files::open(&config.model, config.model_memory)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -203,7 +206,7 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
     let machine = if engines.iter().any(on_cuda) {
         Machine::Cuda
     } else {
-        let memory = crate::memory::available_bytes().unwrap_or(0);
+        let memory = code_explainer_host::memory::available_bytes().unwrap_or(0);
         Machine::Cpu {
             memory: memory / engines.len().max(1) as u64,
         }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::engine::Precision;
-use crate::scheduler::StepLimits;
+use code_explainer_engine::Precision;
+
+use code_explainer_scheduler::StepLimits;
 
 /// What an engine has to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use code_explainer_engine::{EngineError, Precision};
+use code_explainer_engine_native as native;
+use code_explainer_text::Text;
+use code_explainer_weights::packed::write::sync_directory;
+use code_explainer_weights::{Checkpoint, PackedModel};
+
 use crate::config::QuantizeConfig;
-use crate::engine::native;
-use crate::engine::{EngineError, Precision};
 use crate::model::{Model, ModelError};
-use crate::text::Text;
-use crate::weights::packed::write::sync_directory;
-use crate::weights::{Checkpoint, PackedModel};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crate::engine::Sampling;
+use code_explainer_code::prompt::language::parse_language;
+use code_explainer_code::prompt::{PromptError, Strategy};
+use code_explainer_engine::Sampling;
+use code_explainer_scheduler::Priority;
+
 use crate::error::Error;
-use crate::prompt::language::parse_language;
-use crate::prompt::{PromptError, Strategy};
 use crate::proto;
 use crate::retrieval::RetrievalWish;
-use crate::scheduler::Priority;
 
 /// The longest id, in bytes.
 pub const MAX_ID_BYTES: usize = 256;

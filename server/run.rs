@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use code_explainer_host::machine::Machine;
+use code_explainer_host::workbench::Workbench;
+use code_explainer_scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -19,12 +22,9 @@ use crate::api::{Connection, Shared, connections, http::serve_http, serve_grpc};
 use crate::config::Config;
 use crate::embed::{EmbedError, Load};
 use crate::explain::{Admission, Explainer, InFlight, Snippets};
-use crate::machine::Machine;
 use crate::model::{Model, ModelError, together};
-use crate::scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
 use crate::status::{Phase, ServerStatus};
 use crate::telemetry::Traces;
-use crate::workbench::Workbench;
 
 /// Connections that wait to be accepted, as far as the system lets them (`net.core.somaxconn`). One for which there is no
 /// room is tried again by its client after a second.
@@ -276,8 +276,8 @@ async fn start_engines(
 ) -> Result<Engines, RunError> {
     let opened = machine.compute(|| {
         // What is made once per process is not charged to the first item that needs it.
-        crate::redact::warm_up();
-        crate::prompt::warm_up();
+        code_explainer_code::redact::warm_up();
+        code_explainer_code::prompt::warm_up();
         open()
     });
     let opened = opened.await;

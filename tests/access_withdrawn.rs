@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use code_explainer::engine::fake::FakeControl;
 use code_explainer_client::proto::admin_service_client::AdminServiceClient;
 use code_explainer_client::proto::explain_stream_request::Request as Wish;
 use code_explainer_client::proto::explain_stream_response::Event;
 use code_explainer_client::proto::{Have, Open, Session, WarmCacheRequest};
+use code_explainer_engine::fake::FakeControl;
 use tokio_stream::StreamExt;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request};

@@ -1,8 +1,12 @@
-//! The house's rules about who may know whom, read off the sources.
+//! The house's rules about who may know whom, read off Cargo's graph and the sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::common::programs::root;
+use serde_json::Value;
+
+use crate::common::programs::{output, root};
 
 fn sources(directory: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
@@ -60,23 +64,78 @@ fn tonic_stays_at_the_door() {
     only_in("tonic", &["server/api", "server/error.rs", "server/lib.rs"]);
 }
 
-#[test]
-fn libtorch_stays_in_its_engine() {
-    only_in("tch", &["server/engine/torch"]);
+/// What Cargo says of the crates below `server`, and of the one that is made of them: their names, without what all names
+/// begin with, and what they need to be built. Tests may know more.
+fn crates() -> BTreeMap<String, BTreeSet<String>> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "metadata",
+        "--no-deps",
+        "--offline",
+        "--format-version",
+        "1",
+    ]);
+    let said = output(cargo.current_dir(root()));
+    let said: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+    let packages = said["packages"].as_array().expect("packages");
+    let short = |name: &Value| {
+        let name = name.as_str().expect("a name");
+        (name.strip_prefix("code-explainer-").unwrap_or(name)).to_owned()
+    };
+    let ours = (packages.iter()).filter(|package| {
+        let place = package["manifest_path"].as_str().expect("a path");
+        place.contains("/server/") || package["name"] == "code-explainer"
+    });
+    let needs = |package: &Value| {
+        let all = package["dependencies"].as_array().expect("dependencies");
+        let built = all.iter().filter(|needed| needed["kind"].is_null());
+        built.map(|needed| short(&needed["name"])).collect()
+    };
+    ours.map(|package| (short(&package["name"]), needs(package)))
+        .collect()
 }
 
 #[test]
-fn redis_stays_in_the_cache() {
-    only_in("redis", &["server/cache"]);
+fn crates_depend_on_each_other_as_the_picture_has_it() {
+    let crates = crates();
+    let mut arrows = Vec::new();
+    for (name, needs) in &crates {
+        let needs = needs.iter().filter(|needed| crates.contains_key(*needed));
+        arrows.extend(needs.map(|needed| format!("    {name} --> {needed}\n")));
+    }
+    // The crate that is made of all others comes first.
+    arrows.sort_by_key(|arrow| !arrow.contains("code-explainer"));
+    let drawn = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
+    let drawn = drawn.split_once("graph TD\n").expect("a picture").1;
+    let drawn = drawn.split_once("```").expect("its end").0;
+    assert_eq!(drawn, arrows.concat());
+}
+
+#[test]
+fn what_few_crates_need_no_other_one_has() {
+    for (needed, rooms) in [
+        ("tch", &["engine-torch"][..]),
+        ("redis", &["cache"]),
+        ("tonic", &["code-explainer"]),
+        ("axum", &["code-explainer"]),
+        ("tokenizers", &["code-explainer", "text"]),
+        ("tree-sitter", &["code"]),
+        ("minijinja", &["text"]),
+    ] {
+        let crates = crates();
+        let have = crates.iter().filter(|(_, needs)| needs.contains(needed));
+        let have: Vec<&str> = have.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(have, rooms, "{needed}");
+    }
 }
 
 #[test]
 fn unsafe_code_stays_in_the_kernels_and_the_memory_map() {
     let allowed = [
-        "server/engine/native",
-        "server/engine/torch",
-        "server/memory.rs",
-        "server/prompt/parse/memory.rs",
+        "server/engine-native",
+        "server/engine-torch",
+        "server/host/memory.rs",
+        "server/code/prompt/parse/memory.rs",
         "server/weights/file.rs",
     ];
     for (name, text) in sources(&root().join("server")) {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use code_explainer::weights::{Architecture, Checkpoint, DType, Gguf};
+use code_explainer_weights::{Architecture, Checkpoint, DType, Gguf};
 use tempfile::TempDir;
 
 use crate::common::model_files::TinyModel;

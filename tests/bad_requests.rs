@@ -1,8 +1,8 @@
 //! Bad input gets its own error, and nothing else is disturbed.
 
-use code_explainer::engine::fake::FakeControl;
 use code_explainer_client::proto::ExplainRequest;
 use code_explainer_client::proto::explain_stream_response::Event;
+use code_explainer_engine::fake::FakeControl;
 use tonic::Code;
 use tonic_types::StatusExt;
 

@@ -1,17 +1,17 @@
 //! The native engine's answers do not depend on what else is in the batch, on how prompts are cut, on where the KV
 //! blocks lie, on the number of threads, nor on the instruction set: not in a single bit.
 
-use code_explainer::engine::native::kernels::Compute;
-use code_explainer::engine::native::kernels::gemm::{PackedF32, gemm};
-use code_explainer::engine::native::kernels::isa::Isa;
-use code_explainer::engine::native::kernels::matrix::{Matrix, MatrixMut};
-use code_explainer::engine::native::kernels::panels::Epilogue;
-use code_explainer::engine::native::pool::Pool;
-use code_explainer::engine::native::{NativeBackend, load_for};
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, BlockId, CpuShare, DeviceSpec, EngineError, EngineKind, EngineOptions, KvPrecision,
     SequenceStep, StepPlan,
 };
+use code_explainer_engine_native::kernels::Compute;
+use code_explainer_engine_native::kernels::gemm::{PackedF32, gemm};
+use code_explainer_engine_native::kernels::isa::Isa;
+use code_explainer_engine_native::kernels::matrix::{Matrix, MatrixMut};
+use code_explainer_engine_native::kernels::panels::Epilogue;
+use code_explainer_engine_native::pool::Pool;
+use code_explainer_engine_native::{NativeBackend, load_for};
 use proptest::prelude::*;
 
 use crate::common::awkward_shapes::{TinyModel, tiny_models};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use code_explainer::cache::{Cache, CacheConfig, CacheError, Level, Lookup, Policy, RedisConfig};
+use code_explainer_cache::{Cache, CacheConfig, CacheError, Level, Lookup, Policy, RedisConfig};
 
 use crate::common::cache::{answer, key};
 use crate::common::redis::eventually;

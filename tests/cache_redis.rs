@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use code_explainer::cache::{Cache, CacheConfig, Level, Lookup, RedisConfig};
+use code_explainer_cache::{Cache, CacheConfig, Level, Lookup, RedisConfig};
 use redis::AsyncCommands;
 
 use crate::common::cache::{

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use code_explainer::cache::{Cache, CacheConfig, Level, Lookup, RedisConfig, Selection};
+use code_explainer_cache::{Cache, CacheConfig, Level, Lookup, RedisConfig, Selection};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 

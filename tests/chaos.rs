@@ -40,7 +40,7 @@ const FLAGS: [&str; 14] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn good_clients_notice_nothing_of_bad_ones_and_nothing_leaks() {
     // As the server's program does.
-    code_explainer::memory::keep_few_pools();
+    code_explainer_host::memory::keep_few_pools();
     let soak = std::env::var("CODE_EXPLAINER_SOAK_SECONDS").ok();
     let soak = soak.map(|s| Duration::from_secs(s.parse().expect("seconds")));
     let (server, _) = TestServer::fake(&FLAGS).await;

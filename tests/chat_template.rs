@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use code_explainer::text::{ChatTemplate, Message, Role, Text, TextError};
-use code_explainer::weights::{Architecture, Gguf};
+use code_explainer_text::{ChatTemplate, Message, Role, Text, TextError};
+use code_explainer_weights::{Architecture, Gguf};
 use proptest::prelude::*;
 use serde::Deserialize;
 

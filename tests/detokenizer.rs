@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use code_explainer::text::{Detokenizer, Text, Tokenizer};
+use code_explainer_text::{Detokenizer, Text, Tokenizer};
 use proptest::prelude::*;
 
 use crate::common::smollm::text;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use code_explainer::embed::TextTokenizer;
-use code_explainer::weights::EncoderCheckpoint;
+use code_explainer_weights::EncoderCheckpoint;
 use tempfile::TempDir;
 
 use crate::common::minilm::model_path;

@@ -1,6 +1,6 @@
 //! Vectors are those that transformers computes, alone and in any batch.
 
-use code_explainer::engine::Encoder;
+use code_explainer_engine::Encoder;
 use serde::Deserialize;
 
 use crate::common::minilm::{apart, dot, load};

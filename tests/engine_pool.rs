@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use code_explainer::engine::native::pool::Pool;
+use code_explainer_engine_native::pool::Pool;
 
 #[test]
 fn every_task_runs_once_whatever_the_jobs_sizes() {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use code_explainer::engine::fake::FakeControl;
 use code_explainer_client::proto::explain_stream_response::Event;
+use code_explainer_engine::fake::FakeControl;
 use tonic::Code;
 
 use crate::common::server::{TestServer, fake_loader};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use code_explainer::model::{Model, ModelError};
-use code_explainer::weights::Architecture;
 use code_explainer_client::proto::ExplainRequest;
+use code_explainer_weights::Architecture;
 
 use crate::common::model_files::TinyModel;
 use crate::common::server::{TestServer, config};

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use code_explainer::cache::{
+use code_explainer_cache::{
     BrokenValue, CacheKey, CachedAnswer, CachedDelta, FinishReason, KeyParts, MacKey, Timings,
 };
 

@@ -7,10 +7,10 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use code_explainer::api::inference::Wanted;
-use code_explainer::memory::resident_bytes;
 use code_explainer::proto;
-use code_explainer::redact::redact;
 use code_explainer::request::{RequestLimits, ValidRequest};
+use code_explainer_code::redact::redact;
+use code_explainer_host::memory::resident_bytes;
 use prost::Message;
 use proto::inference::ModelInferRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

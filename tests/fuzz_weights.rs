@@ -6,13 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use code_explainer::engine::Backend;
-use code_explainer::engine::native::kernels::quantized_weights::LAYOUT;
-use code_explainer::weights::gguf::{self, GgufModel};
-use code_explainer::weights::huggingface::canonical_table;
-use code_explainer::weights::packed::table::Entry;
-use code_explainer::weights::packed::{FILE, Table};
-use code_explainer::weights::{
+use code_explainer_engine::Backend;
+use code_explainer_engine_native::kernels::quantized_weights::LAYOUT;
+use code_explainer_weights::gguf::{self, GgufModel};
+use code_explainer_weights::huggingface::canonical_table;
+use code_explainer_weights::packed::table::Entry;
+use code_explainer_weights::packed::{FILE, Table};
+use code_explainer_weights::{
     Architecture, Array, DType, Gguf, ModelConfig, SafetensorsTable, Value, validate,
 };
 

@@ -12,8 +12,8 @@ use tonic_reflection::pb::{v1, v1alpha};
 use crate::common::server::TestServer;
 use crate::common::smollm;
 use crate::common::stream::{TestStream, is_last, item};
-use code_explainer::engine::fake::FakeBackend;
 use code_explainer_client::proto::explain_stream_response::Event;
+use code_explainer_engine::fake::FakeBackend;
 
 async fn health(server: &TestServer, service: &str) -> Result<ServingStatus, tonic::Status> {
     let mut client = HealthClient::new(server.channel().await);

@@ -1,17 +1,17 @@
 //! Keys and values in fewer bits: what it costs in quality, what it saves, and that blocks which sequences share are only
 //! read.
 
-use code_explainer::engine::native::kernels::Compute;
-use code_explainer::engine::native::kernels::isa::Isa;
-use code_explainer::engine::native::kernels::kv::{KvPool, KvShape, RowSlot};
-use code_explainer::engine::native::kernels::matrix::Matrix;
-use code_explainer::engine::native::kernels::rope::Rope;
-use code_explainer::engine::native::pool::Pool;
-use code_explainer::engine::native::{NativeBackend, load};
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, BlockId, CpuShare, DeviceSpec, EngineKind, EngineOptions, KvPrecision, Precision,
     SequenceStep, StepPlan,
 };
+use code_explainer_engine_native::kernels::Compute;
+use code_explainer_engine_native::kernels::isa::Isa;
+use code_explainer_engine_native::kernels::kv::{KvPool, KvShape, RowSlot};
+use code_explainer_engine_native::kernels::matrix::Matrix;
+use code_explainer_engine_native::kernels::rope::Rope;
+use code_explainer_engine_native::pool::Pool;
+use code_explainer_engine_native::{NativeBackend, load};
 use proptest::prelude::*;
 
 use crate::common::awkward_shapes::tiny_models;
@@ -129,7 +129,7 @@ fn the_eager_engine_refuses_what_it_does_not_store() {
         engine: EngineKind::Eager,
         ..options(Precision::Fp32, Some(kv_precision))
     };
-    let load = |kv| code_explainer::engine::torch::load(&model, &options(kv));
+    let load = |kv| code_explainer_engine_torch::load(&model, &options(kv));
     assert!(load(KvPrecision::Fp32).is_ok());
     for kv_precision in &ALL[1..] {
         let error = load(*kv_precision).expect_err("refused").to_string();

@@ -1,8 +1,8 @@
 //! A snippet's language is told from the snippet, from a file's name, or from what a request says.
 
-use code_explainer::prompt::PromptError;
-use code_explainer::prompt::detect::detect;
-use code_explainer::prompt::language::{
+use code_explainer_code::prompt::PromptError;
+use code_explainer_code::prompt::detect::detect;
+use code_explainer_code::prompt::language::{
     Language, MAX_LANGUAGE_BYTES, canonical, from_path, parse_language,
 };
 use proptest::prelude::*;

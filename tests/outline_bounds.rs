@@ -1,10 +1,10 @@
 //! An outline is bounded whatever the code, and hostile code costs a bounded amount of work.
 
-use code_explainer::prompt::language::Language;
-use code_explainer::prompt::outline::{
+use code_explainer_code::prompt::language::Language;
+use code_explainer_code::prompt::outline::{
     MAX_OUTLINE_BYTES, MAX_OUTLINE_LINES, MAX_SOURCE_BYTES, outline,
 };
-use code_explainer::prompt::{Strategy, build, detect::detect};
+use code_explainer_code::prompt::{Strategy, build, detect::detect};
 use proptest::prelude::*;
 use std::fmt::Write;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! An outline says what a snippet's syntax tree shows.
 
-use code_explainer::prompt::language::Language;
-use code_explainer::prompt::outline::outline;
+use code_explainer_code::prompt::language::Language;
+use code_explainer_code::prompt::outline::outline;
 
 fn outlined(language: Language, code: &str) -> String {
     outline(language, code).expect("an outline").to_string()

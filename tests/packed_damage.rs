@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use code_explainer::engine::native::open_packed;
-use code_explainer::weights::Architecture;
-use code_explainer::weights::packed::FILE;
+use code_explainer_engine_native::open_packed;
+use code_explainer_weights::Architecture;
+use code_explainer_weights::packed::FILE;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Instant;
 
-use code_explainer::engine::native::{load, open_packed};
-use code_explainer::engine::{Backend, Precision};
-use code_explainer::text::Text;
-use code_explainer::weights::packed::FILE;
-use code_explainer::weights::{Architecture, Checkpoint, DType};
+use code_explainer_engine::{Backend, Precision};
+use code_explainer_engine_native::{load, open_packed};
+use code_explainer_text::Text;
+use code_explainer_weights::packed::FILE;
+use code_explainer_weights::{Architecture, Checkpoint, DType};
 
 use crate::common::model_files::TinyModel;
 use crate::common::packed::{load_packed, logits, options, packed};

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use code_explainer::engine::native::{NativeBackend, load};
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, BlockId, CpuShare, DeviceSpec, EngineKind, EngineOptions, SampleStep, Sampling,
     SequenceStep, StepPlan,
 };
-use code_explainer::weights::Checkpoint;
+use code_explainer_engine_native::{NativeBackend, load};
+use code_explainer_weights::Checkpoint;
 use serde_json::Value;
 
 use crate::common::awkward_shapes::tiny_models;

@@ -1,7 +1,7 @@
 //! The libtorch engine computes what transformers computes with SmolLM2, whole or in chunks, alone or beside others.
 
-use code_explainer::engine::torch::{TorchBackend, load};
-use code_explainer::engine::{Backend, Precision};
+use code_explainer_engine::{Backend, Precision};
+use code_explainer_engine_torch::{TorchBackend, load};
 use serde::Deserialize;
 
 use crate::common::sequences::{Sequence, data, eager, logits_all, sequences, step};

@@ -1,6 +1,6 @@
 //! A strategy turns a snippet into what the model is asked.
 
-use code_explainer::prompt::{PromptError, PromptParts, Strategy, build};
+use code_explainer_code::prompt::{PromptError, PromptParts, Strategy, build};
 use proptest::prelude::*;
 
 const FIB: &str = "def fib(n):\n    if n < 0:\n        raise ValueError(n)\n    return n if n < 2 else fib(n - 1) + fib(n - 2)\n";

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use code_explainer::weights::Architecture;
-use code_explainer::weights::packed::FILE;
+use code_explainer_weights::Architecture;
+use code_explainer_weights::packed::FILE;
 
 use crate::common::model_files::TinyModel;
 use crate::common::model_files::safetensors::to_bytes;

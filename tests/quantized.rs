@@ -2,13 +2,13 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use code_explainer::engine::native::kernels::isa::Isa;
-use code_explainer::engine::native::{NativeBackend, load, load_for};
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, BlockId, CpuShare, DeviceSpec, EngineKind, EngineOptions, Precision, SampleStep,
     Sampling, SequenceStep, StepPlan,
 };
-use code_explainer::weights::Checkpoint;
+use code_explainer_engine_native::kernels::isa::Isa;
+use code_explainer_engine_native::{NativeBackend, load, load_for};
+use code_explainer_weights::Checkpoint;
 
 use crate::common::awkward_shapes::{TinyModel, tiny_models};
 use crate::common::divergence::divergence;

@@ -1,19 +1,19 @@
 //! Weights in 8 and 4 bits and activations in bytes: what is stored, and products that are exact.
 
-use code_explainer::engine::native::kernels::Compute;
-use code_explainer::engine::native::kernels::isa::Isa;
-use code_explainer::engine::native::kernels::matrix::{Matrix, MatrixMut};
-use code_explainer::engine::native::kernels::panels::Epilogue;
-use code_explainer::engine::native::kernels::quantized_gemm::{
+use code_explainer_engine_native::kernels::Compute;
+use code_explainer_engine_native::kernels::isa::Isa;
+use code_explainer_engine_native::kernels::matrix::{Matrix, MatrixMut};
+use code_explainer_engine_native::kernels::panels::Epilogue;
+use code_explainer_engine_native::kernels::quantized_gemm::{
     GATED_SCRATCH, gated_product, quantized_gemm,
 };
-use code_explainer::engine::native::kernels::quantized_rows::{GROUP, QuantizedRows};
-use code_explainer::engine::native::kernels::quantized_weights::{
+use code_explainer_engine_native::kernels::quantized_rows::{GROUP, QuantizedRows};
+use code_explainer_engine_native::kernels::quantized_weights::{
     Bits, Group, LAYOUT, PackedQuantized,
 };
-use code_explainer::engine::native::pool::Pool;
-use code_explainer::engine::native::quantize::{quantize, quantize_rows};
-use code_explainer::weights::{DType, Layout, TensorView};
+use code_explainer_engine_native::pool::Pool;
+use code_explainer_engine_native::quantize::{quantize, quantize_rows};
+use code_explainer_weights::{DType, Layout, TensorView};
 use half::f16;
 use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! Secrets of real formats are made unreadable, ordinary code is left alone, and nothing behind the door sees them.
 
-use code_explainer::redact::redact;
 use code_explainer_client::proto::CacheLevel;
+use code_explainer_code::redact::redact;
 
 use crate::common::server::TestServer;
 use crate::common::stream::{TestStream, item};

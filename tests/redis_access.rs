@@ -1,6 +1,6 @@
 //! What an ACL user of Redis must be allowed to do is what the help of `--redis-username` says.
 
-use code_explainer::cache::{Plan, RedisConfig, Selection, Told};
+use code_explainer_cache::{Plan, RedisConfig, Selection, Told};
 
 use crate::common::cache::{answer, deltas, found, key, patient, put_and_wait, replica};
 use crate::common::redis::{RedisServer, eventually};

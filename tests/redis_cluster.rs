@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use code_explainer::cache::{Plan, RedisConfig, Selection, Told, Topology};
+use code_explainer_cache::{Plan, RedisConfig, Selection, Told, Topology};
 
 use crate::common::cache::{answer, deltas, found, key, key_of, patient, put_and_wait, replica};
 use crate::common::redis::eventually;

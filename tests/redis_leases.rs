@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use code_explainer::cache::{Cache, CacheConfig, Follower, Leader, Level, Plan, RedisConfig, Told};
+use code_explainer_cache::{Cache, CacheConfig, Follower, Leader, Level, Plan, RedisConfig, Told};
 use redis::AsyncCommands;
 
 use crate::common::cache::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use code_explainer::cache::{RedisConfig, Topology};
+use code_explainer_cache::{RedisConfig, Topology};
 use redis::AsyncCommands;
 
 use crate::common::cache::{LONG, answer, found, key, patient, put_and_wait, replica};

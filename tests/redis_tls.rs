@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use code_explainer::cache::{Cache, CacheConfig, Lookup, RedisConfig, RedisTls, Topology};
+use code_explainer_cache::{Cache, CacheConfig, Lookup, RedisConfig, RedisTls, Topology};
 
 use crate::common::cache::{FAILURES, answer, key, patient, put_and_wait, replica};
 use crate::common::certificates::Authority;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use code_explainer::engine::sampler::{sample, uniform};
-use code_explainer::engine::{SampleStep, Sampling};
+use code_explainer_engine::sampler::{sample, uniform};
+use code_explainer_engine::{SampleStep, Sampling};
 use proptest::prelude::*;
 
 /// A draw with no history and no bans.

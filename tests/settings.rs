@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use code_explainer::config::{Command, QuantizeConfig};
-use code_explainer::engine::{EngineKind, Precision};
+use code_explainer_engine::{EngineKind, Precision};
 
 use crate::common::programs::{output, server};
 use crate::common::server::config;

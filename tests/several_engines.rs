@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use code_explainer::engine::EngineError;
-use code_explainer::engine::fake::FakeControl;
 use code_explainer::run::RunError;
-use code_explainer::scheduler::Loader;
+use code_explainer_engine::EngineError;
+use code_explainer_engine::fake::FakeControl;
+use code_explainer_scheduler::Loader;
 
 use crate::common::server::{TestServer, fake_loader};
 use crate::common::stream::{TestStream, item};

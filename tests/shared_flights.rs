@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use code_explainer::engine::fake::FakeControl;
 use code_explainer_client::proto::Usage;
 use code_explainer_client::proto::explain_stream_response::Event;
+use code_explainer_engine::fake::FakeControl;
 
 use crate::common::redis::{RedisServer, eventually};
 use crate::common::server::TestServer;

@@ -54,7 +54,7 @@ async fn it_stops_while_the_model_is_still_loading() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let mut server = TestServer::loading(&[], move || {
         let _ = wait.recv();
-        Err(code_explainer::engine::EngineError::OutOfMemory(
+        Err(code_explainer_engine::EngineError::OutOfMemory(
             "never mind".into(),
         ))
     })

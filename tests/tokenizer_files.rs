@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use code_explainer::text::{Text, TextError};
-use code_explainer::weights::{Architecture, Gguf};
+use code_explainer_text::{Text, TextError};
+use code_explainer_weights::{Architecture, Gguf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use code_explainer::text::{Family, Text};
-use code_explainer::weights::Gguf;
+use code_explainer_text::{Family, Text};
+use code_explainer_weights::Gguf;
 use serde::Deserialize;
 
 use crate::common::model_files::gguf::{GgufFile, Meta};

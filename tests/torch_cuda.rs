@@ -1,8 +1,8 @@
 //! The libtorch engine with the `cuda` feature: on a GPU it answers as on the CPU, through CUDA graphs; without one it says so.
 
-use code_explainer::engine::torch::{cuda_devices, load};
-use code_explainer::engine::{Backend, DeviceSpec, EngineError, EngineOptions, Precision};
-use code_explainer::weights::{Architecture, Checkpoint};
+use code_explainer_engine::{Backend, DeviceSpec, EngineError, EngineOptions, Precision};
+use code_explainer_engine_torch::{cuda_devices, load};
+use code_explainer_weights::{Architecture, Checkpoint};
 use tempfile::TempDir;
 
 use crate::common::model_files::TinyModel;

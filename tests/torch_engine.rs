@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use code_explainer::engine::torch::load;
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, BlockId, CpuShare, DeviceSpec, EngineError, EngineOptions, Precision, SequenceStep,
     StepPlan,
 };
-use code_explainer::weights::{Architecture, Checkpoint};
+use code_explainer_engine_torch::load;
+use code_explainer_weights::{Architecture, Checkpoint};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -1,10 +1,10 @@
 //! Steps on static tensors in buckets, as CUDA graphs run them, give the eager engine's answers.
 
-use code_explainer::engine::torch::{TorchBackend, load};
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, GraphSteps, Precision, SampleStep, Sampling, SequenceStep, StepPlan,
 };
-use code_explainer::weights::{Architecture, Checkpoint};
+use code_explainer_engine_torch::{TorchBackend, load};
+use code_explainer_weights::{Architecture, Checkpoint};
 use tempfile::TempDir;
 
 use crate::common::model_files::TinyModel;

@@ -1,8 +1,8 @@
 //! int8 and int4 by libtorch's own operators: how close they stay to fp32, and their size.
 
-use code_explainer::engine::torch::{TorchBackend, load};
-use code_explainer::engine::{Backend, EngineError, Precision};
-use code_explainer::weights::{Architecture, Checkpoint};
+use code_explainer_engine::{Backend, EngineError, Precision};
+use code_explainer_engine_torch::{TorchBackend, load};
+use code_explainer_weights::{Architecture, Checkpoint};
 use serde::Deserialize;
 use tempfile::TempDir;
 

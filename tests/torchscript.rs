@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use code_explainer::engine::torch::{TorchBackend, export_torchscript, load};
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, DeviceSpec, EngineError, EngineKind, EngineOptions, Precision,
 };
-use code_explainer::weights::{Architecture, Checkpoint};
+use code_explainer_engine_torch::{TorchBackend, export_torchscript, load};
+use code_explainer_weights::{Architecture, Checkpoint};
 use serde::Deserialize;
 use tempfile::TempDir;
 

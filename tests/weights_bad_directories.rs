@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use code_explainer::text::Text;
-use code_explainer::weights::{Architecture, Checkpoint, SafetensorsTable};
+use code_explainer_text::Text;
+use code_explainer_weights::{Architecture, Checkpoint, SafetensorsTable};
 use serde_json::{Value, json};
 
 use crate::common::model_files::TinyModel;

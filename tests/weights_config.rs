@@ -1,6 +1,6 @@
 //! Configurations: the dialects of `config.json`, GGUF metadata, rotary scaling, windows and stop tokens.
 
-use code_explainer::weights::{
+use code_explainer_weights::{
     Activation, Architecture, Checkpoint, DType, Gguf, ModelConfig, RopeScaling,
 };
 use serde_json::{Value, json};

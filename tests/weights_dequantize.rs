@@ -1,6 +1,6 @@
 //! Blocks of every type become the floats that the reference implementation makes of them, to the bit.
 
-use code_explainer::weights::{DType, Layout, TensorView};
+use code_explainer_weights::{DType, Layout, TensorView};
 use proptest::prelude::*;
 use serde::Deserialize;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use code_explainer::weights::{Architecture, Checkpoint, DType, Layout};
+use code_explainer_weights::{Architecture, Checkpoint, DType, Layout};
 
 use crate::common::model_files::{TinyModel, TinyTensor};
 

@@ -1,6 +1,6 @@
 //! GGUF metadata of every type is read with its value, and asked for by type.
 
-use code_explainer::weights::{Array, Gguf, Metadata, Value};
+use code_explainer_weights::{Array, Gguf, Metadata, Value};
 
 use crate::common::model_files::gguf::{GgufFile, Meta};
 

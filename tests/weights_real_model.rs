@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use code_explainer::weights::{
+use code_explainer_weights::{
     Activation, Architecture, Checkpoint, DType, ModelConfig, RopeScaling,
 };
 

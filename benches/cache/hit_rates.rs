@@ -2,7 +2,7 @@
 
 use std::collections::{BinaryHeap, HashMap};
 
-use code_explainer::cache::{Policy, Store, StoreLimits, Terms};
+use code_explainer_cache::{Policy, Store, StoreLimits, Terms};
 use serde_json::{Value, json};
 
 use crate::plot;

@@ -11,10 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use code_explainer::config;
-use code_explainer::engine::fake::FakeBackend;
 use code_explainer::model::Model;
-use code_explainer::text::Text;
-use code_explainer::weights::Checkpoint;
 use code_explainer::{Listeners, run};
 use code_explainer_client::proto::explain_service_client::ExplainServiceClient;
 use code_explainer_client::proto::explain_service_server::{ExplainService, ExplainServiceServer};
@@ -22,6 +19,9 @@ use code_explainer_client::proto::{
     CacheLevel, EmbedRequest, EmbedResponse, ExplainRequest, ExplainResponse, ExplainStreamRequest,
     ExplainStreamResponse, explain_response,
 };
+use code_explainer_engine::fake::FakeBackend;
+use code_explainer_text::Text;
+use code_explainer_weights::Checkpoint;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -146,7 +146,7 @@ impl Explainer {
         let text = text.clone();
         let open = move || {
             let vocabulary = text.vocabulary_size();
-            let load: code_explainer::scheduler::Loader = Box::new(move || {
+            let load: code_explainer_scheduler::Loader = Box::new(move || {
                 let (backend, _control) = FakeBackend::new(vocabulary, 2048, 512, 16);
                 Ok(Box::new(backend))
             });

@@ -1,6 +1,6 @@
 //! Traces of requests, the same in each run.
 
-use code_explainer::cache::Name;
+use code_explainer_cache::Name;
 
 /// xorshift64 (G. Marsaglia, 2003): enough for traces, and the same everywhere.
 struct Random(u64);

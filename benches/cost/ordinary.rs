@@ -19,7 +19,7 @@ pub(crate) fn texts() -> Vec<(String, String)> {
         ("c", "tests/data/snippets/c"),
         ("c++", "tests/data/snippets/cpp"),
         ("rust", "server/scheduler"),
-        ("rust", "server/engine/native"),
+        ("rust", "server/engine-native"),
         ("python", "benches/peers"),
     ];
     for (language, folder) in folders {

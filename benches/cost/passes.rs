@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use code_explainer::cpu::{Budget, Limit, thread_time};
 use code_explainer::embed::TextTokenizer;
-use code_explainer::prompt::detect::Detection;
-use code_explainer::prompt::language::Language;
-use code_explainer::prompt::normal::{Normalize, normal_form};
-use code_explainer::prompt::outline::outline_within;
-use code_explainer::prompt::{Strategy, build_known};
-use code_explainer::redact::redact;
 use code_explainer::retrieval::chunk::passages;
-use code_explainer::text::Text;
-use code_explainer::weights::Checkpoint;
+use code_explainer_code::prompt::detect::Detection;
+use code_explainer_code::prompt::language::Language;
+use code_explainer_code::prompt::normal::{Normalize, normal_form};
+use code_explainer_code::prompt::outline::outline_within;
+use code_explainer_code::prompt::{Strategy, build_known};
+use code_explainer_code::redact::redact;
+use code_explainer_host::cpu::{Budget, Limit, thread_time};
+use code_explainer_text::Text;
+use code_explainer_weights::Checkpoint;
 
 /// The flag's default.
 const CODE_CPU_TIME: Duration = Duration::from_millis(500);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use code_explainer::engine::{Backend, Precision, Sampling, native};
-use code_explainer::machine::Machine;
-use code_explainer::scheduler::{
+use code_explainer_engine::{Backend, Precision, Sampling, native};
+use code_explainer_host::machine::Machine;
+use code_explainer_scheduler::{
     EngineRules, Event, Job, Loader, Priority, Scheduler, SchedulerOptions, StepLimits, Supervisor,
     Tenant, Ticket,
 };
-use code_explainer::weights::Checkpoint;
+use code_explainer_weights::Checkpoint;
 use tokio_util::sync::CancellationToken;
 
 use crate::steps::options;

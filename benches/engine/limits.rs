@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use code_explainer::engine::native::buffer::Buffer;
-use code_explainer::engine::native::kernels::isa::Isa;
-use code_explainer::engine::native::kernels::{Compute, limits};
-use code_explainer::engine::native::pool::Pool;
+use code_explainer_engine_native::buffer::Buffer;
+use code_explainer_engine_native::kernels::isa::Isa;
+use code_explainer_engine_native::kernels::{Compute, limits};
+use code_explainer_engine_native::pool::Pool;
 
 /// Larger than any cache.
 const READ_FLOATS: usize = 64 << 20;

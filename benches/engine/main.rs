@@ -15,10 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use code_explainer::config::Command;
-use code_explainer::engine::Precision;
-use code_explainer::scheduler::SchedulerOptions;
-use code_explainer::text::Text;
-use code_explainer::weights::Checkpoint;
+use code_explainer_engine::Precision;
+use code_explainer_scheduler::SchedulerOptions;
+use code_explainer_text::Text;
+use code_explainer_weights::Checkpoint;
 use serde_json::{Map, Value, json};
 
 use items::{Answers, Server};

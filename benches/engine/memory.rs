@@ -3,8 +3,8 @@
 
 use std::process::Command;
 
-use code_explainer::engine::Precision;
-use code_explainer::weights::Checkpoint;
+use code_explainer_engine::Precision;
+use code_explainer_weights::Checkpoint;
 use serde_json::{Value, json};
 
 use crate::steps::{Engine, Shape};

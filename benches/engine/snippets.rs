@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use code_explainer::prompt::{self, Strategy};
-use code_explainer::text::Text;
+use code_explainer_code::prompt::{self, Strategy};
+use code_explainer_text::Text;
 
 /// Folders of code, from the root.
 const SOURCES: [&str; 3] = ["tests/data/snippets", "server/text", "server/cache"];

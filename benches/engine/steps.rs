@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use code_explainer::engine::native::{self, NativeBackend};
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, BlockId, CpuShare, DeviceSpec, EngineKind, EngineOptions, Precision, SampleStep,
     Sampling, SequenceStep, StepPlan,
 };
-use code_explainer::weights::Checkpoint;
+use code_explainer_engine_native::{self, NativeBackend};
+use code_explainer_weights::Checkpoint;
 
 /// Sequences of a step, what each runs, and what it has in the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

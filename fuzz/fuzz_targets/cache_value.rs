@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use code_explainer::cache::{CacheKey, CachedAnswer, FinishReason, KeyParts, MacKey, Timings};
+use code_explainer_cache::{CacheKey, CachedAnswer, FinishReason, KeyParts, MacKey, Timings};
 use libfuzzer_sys::fuzz_target;
 
 /// The largest answer that is taken, in bytes.
@@ -56,7 +56,9 @@ fn forged(mac: &MacKey, key: &CacheKey, payload: &[u8]) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new_keyed(&secret);
     hasher.update(&[1]).update(key.as_bytes());
     for part in [value.as_slice(), payload] {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        hasher
+            .update(&(part.len() as u64).to_le_bytes())
+            .update(part);
     }
     value.extend(hasher.finalize().as_bytes());
     value.extend(payload);

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use code_explainer::weights::gguf::{GgufModel, read_model};
+use code_explainer_weights::gguf::{GgufModel, read_model};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

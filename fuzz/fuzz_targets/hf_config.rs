@@ -1,7 +1,7 @@
 #![no_main]
 //! `config.json`, then the same bytes as `generation_config.json`.
 
-use code_explainer::weights::ModelConfig;
+use code_explainer_weights::ModelConfig;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -6,8 +6,8 @@ use code_explainer::error::Error;
 use code_explainer::proto::ExplainStreamRequest;
 use code_explainer::proto::explain_stream_request::Request;
 use code_explainer::proto::inference::ModelInferRequest;
-use code_explainer::redact::redact;
 use code_explainer::request::{RequestLimits, ValidRequest};
+use code_explainer_code::redact::redact;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 

@@ -1,8 +1,8 @@
 #![no_main]
 //! A packed model's file: as it is, and as a table that lies before data of zeros, with no checksum in its way.
 
-use code_explainer::engine::native::kernels::quantized_weights::LAYOUT;
-use code_explainer::weights::packed::Table;
+use code_explainer_engine_native::kernels::quantized_weights::LAYOUT;
+use code_explainer_weights::packed::Table;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use code_explainer::weights::huggingface::canonical_table;
-use code_explainer::weights::{ModelConfig, SafetensorsTable, validate};
+use code_explainer_weights::huggingface::canonical_table;
+use code_explainer_weights::{ModelConfig, SafetensorsTable, validate};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIGS: [&[u8]; 2] = [

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use code_explainer_host::machine::Machine;
 use rustls::pki_types::UnixTime;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Access;
 use super::reload::Look;
-use crate::machine::Machine;
 use crate::metrics::Metrics;
 
 impl Access {

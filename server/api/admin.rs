@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use code_explainer_cache::Level;
+use code_explainer_host::memory;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::admin_cache::microseconds;
@@ -10,10 +12,8 @@ use crate::api::caller::Caller;
 use crate::api::convert::milliseconds;
 use crate::api::inbound::Inbound;
 use crate::api::{Shared, admin_cache, admin_clear, admin_warm, corpus};
-use crate::cache::Level;
 use crate::error::Error;
 use crate::explain::Explainer;
-use crate::memory;
 use crate::metrics::{ItemTotals, StepTotals};
 use crate::proto::admin_service_server::AdminService;
 use crate::proto::{
@@ -162,7 +162,7 @@ impl AdminService for AdminApi {
     }
 }
 
-fn requests(totals: &ItemTotals, gauges: &crate::scheduler::Gauges) -> RequestSection {
+fn requests(totals: &ItemTotals, gauges: &code_explainer_scheduler::Gauges) -> RequestSection {
     let [answered, cancelled, failed] = totals.ended;
     let total = answered + cancelled + failed;
     let ms = |us: f64| milliseconds(Duration::from_micros(us as u64));

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use code_explainer_cache::{Cause, Level, LevelStats, MemoryState};
+
 use crate::api::Shared;
-use crate::cache::{Cause, Level, LevelStats, MemoryState};
 use crate::explain::Explainer;
 use crate::proto::{CacheEvictions, CacheLevelStats, CacheStore, GetCacheStatsResponse};
 
@@ -34,7 +35,7 @@ pub(super) async fn stats(shared: &Shared) -> GetCacheStatsResponse {
         prefix,
         embeddings(shared),
     ];
-    let name = |of: fn(MemoryState) -> crate::cache::Policy| {
+    let name = |of: fn(MemoryState) -> code_explainer_cache::Policy| {
         state.map(|s| of(s).as_str().to_owned()).unwrap_or_default()
     };
     GetCacheStatsResponse {

@@ -1,11 +1,12 @@
 //! Clearing the caches.
 
+use code_explainer_cache::Selection;
+use code_explainer_code::prompt::Strategy;
+use code_explainer_code::prompt::language;
+
 use crate::api::Shared;
-use crate::cache::Selection;
 use crate::error::Error;
 use crate::identity;
-use crate::prompt::Strategy;
-use crate::prompt::language;
 use crate::proto::{CacheStore, ClearCacheRequest, ClearCacheResponse, ClearedLevel};
 
 /// Removes what the request names, level by level.

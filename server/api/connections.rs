@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::BoxError;
 use axum::http::{Request, Response};
+use code_explainer_host::log_limit::LogLimit;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::service_fn;
@@ -36,7 +37,6 @@ use crate::api::no_connection;
 use crate::api::places::{Place, Places};
 use crate::api::write_timeout::WriteTimeout;
 use crate::explain::Presence;
-use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 
 /// Bytes that a call's client may send before they are read.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use code_explainer_cache::{FinishReason, Level};
 use tonic::Status;
 
 use crate::api::Shared;
-use crate::cache::{FinishReason, Level};
 use crate::error::Error;
 use crate::explain::{
     Accepted, Credit, Done, Ending, EventKind, GoAway, GoAwayReason, ItemEvent, Opened, Progress,

@@ -16,6 +16,8 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use code_explainer_host::memory;
+use code_explainer_scheduler::Gauges;
 use hyper::body::{Body, Incoming};
 use socket2::SockRef;
 use tokio::net::TcpListener;
@@ -29,9 +31,7 @@ use crate::api::limits::HTTP_SEND_BUFFER;
 use crate::api::{Shared, door};
 use crate::descriptors;
 use crate::error::Error;
-use crate::memory;
 use crate::metrics::Snapshot;
-use crate::scheduler::Gauges;
 
 /// What handlers share.
 #[derive(Clone)]

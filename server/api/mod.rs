@@ -64,6 +64,7 @@ pub use reception::RequestBytes;
 
 use anyhow::Context;
 use axum::http::Request;
+use code_explainer_cache::Cache;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -79,7 +80,6 @@ use tonic_health::server::HealthReporter;
 use tower::Service;
 
 use crate::access::Access;
-use crate::cache::Cache;
 use crate::config::{Config, StreamOptions};
 use crate::embed::Embedder;
 use crate::explain::WaitingEvents;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use code_explainer_code::prompt::Strategy;
+use code_explainer_code::prompt::language::Language;
 use tonic::{Request, Response, Status};
 
 use crate::api::Shared;
 use crate::error::Error;
 use crate::explain::Explainer;
-use crate::prompt::Strategy;
-use crate::prompt::language::Language;
 use crate::proto::model_service_server::ModelService;
 use crate::proto::{GetModelRequest, GetModelResponse, Limits};
 use crate::request::{MAX_ID_BYTES, MAX_STOP_BYTES, MAX_STOPS};

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use code_explainer_cache::{Cache, CacheConfig};
+use code_explainer_engine::{CpuShare, DeviceSpec, EngineOptions};
+use code_explainer_scheduler::{Drafting, EngineRules, SchedulerOptions};
 
 use super::access_args::{AccessArgs, ConnectionArgs};
 use super::body_args::BodyArgs;
@@ -20,11 +23,8 @@ use super::retrieval_args::RetrievalArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::stream_args::StreamArgs;
 use super::{Config, LogFormat, Secret};
-use crate::cache::{Cache, CacheConfig};
-use crate::engine::{CpuShare, DeviceSpec, EngineOptions};
 use crate::optimize::Wishes;
 use crate::request::{MAX_STREAM_ITEMS, RequestLimits};
-use crate::scheduler::{Drafting, EngineRules, SchedulerOptions};
 
 /// Explains code with a language model, over gRPC.
 #[derive(Debug, Parser)]

@@ -1,9 +1,9 @@
 //! What is kept of answers in memory.
 
 use clap::Args;
+use code_explainer_code::prompt::normal::Normalize;
 
-use crate::cache::Policy;
-use crate::prompt::normal::Normalize;
+use code_explainer_cache::Policy;
 
 #[derive(Debug, Args)]
 pub(super) struct CacheMemoryArgs {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use code_explainer_engine::{DeviceSpec, Devices};
 
 use crate::embed::{CacheLimits, EmbedConfig, Load};
-use crate::engine::{DeviceSpec, Devices};
 
 /// Where `make setup` puts the model.
 const DEFAULT_MODEL: &str = "models/all-MiniLM-L6-v2";

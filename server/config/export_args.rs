@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use code_explainer_engine::{DeviceSpec, Devices, Precision};
 
 use super::ExportConfig;
 use super::model_args::DEFAULT_MODEL;
-use crate::engine::{DeviceSpec, Devices, Precision};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {

@@ -25,6 +25,11 @@ use std::time::Duration;
 use args::{Cli, CliCommand};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
+use code_explainer_cache::CacheConfig;
+use code_explainer_code::prompt::normal::Normalize;
+use code_explainer_engine::{DeviceSpec, Devices, EngineOptions, Precision};
+use code_explainer_scheduler::SchedulerOptions;
+use code_explainer_weights::ModelMemory;
 pub use environment::unknown_variables;
 use environment::{naming_variable, without_empty};
 pub use stream_args::{ReportLoad, StreamOptions};
@@ -32,15 +37,10 @@ pub use stream_args::{ReportLoad, StreamOptions};
 use crate::access::AccessConfig;
 use crate::access::make_key::MakeKeyConfig;
 use crate::api::{ConnectionLimits, RequestBytes};
-use crate::cache::CacheConfig;
 use crate::embed::EmbedConfig;
-use crate::engine::{DeviceSpec, Devices, EngineOptions, Precision};
 use crate::optimize::Wishes;
-use crate::prompt::normal::Normalize;
 use crate::request::RequestLimits;
 use crate::retrieval::RetrievalConfig;
-use crate::scheduler::SchedulerOptions;
-use crate::weights::ModelMemory;
 
 /// Shape of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

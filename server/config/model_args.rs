@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::engine::{Devices, EngineKind, KvPrecision, Precision};
-use crate::weights::ModelMemory;
+use code_explainer_engine::{Devices, EngineKind, KvPrecision, Precision};
+use code_explainer_weights::ModelMemory;
 
 /// Where `make setup` puts the model.
 pub(super) const DEFAULT_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";

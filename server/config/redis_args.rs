@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cache::{RedisConfig, RedisTls, Topology};
+use code_explainer_cache::{RedisConfig, RedisTls, Topology};
 
 #[derive(Debug, Args)]
 pub(super) struct RedisArgs {

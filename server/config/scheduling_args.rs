@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::scheduler::{QueueOptions, SupervisorOptions, Weights};
+use code_explainer_scheduler::{QueueOptions, SupervisorOptions, Weights};
 
 /// Whose turn it is, and how long anything may take.
 #[derive(Debug, Args)]

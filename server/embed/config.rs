@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use code_explainer_engine::{DeviceSpec, EngineError};
+use code_explainer_weights::WeightsError;
+
 use super::cache::CacheLimits;
-use crate::engine::{DeviceSpec, EngineError};
-use crate::weights::WeightsError;
 
 /// When the model is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

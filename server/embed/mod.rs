@@ -21,6 +21,12 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Instant;
 
+use code_explainer_engine::{Encoder, EncoderInfo};
+use code_explainer_engine_torch as torch;
+use code_explainer_host::cpu::thread_time;
+use code_explainer_host::workbench::Workbench;
+use code_explainer_scheduler::waiting::Tenant;
+use code_explainer_weights::EncoderCheckpoint;
 use tokio::sync::OnceCell;
 
 pub use cache::{CacheLimits, VectorCache, VectorCacheError, VectorCacheStats, VectorKey};
@@ -29,14 +35,9 @@ pub use queue::Lane;
 pub use tokens::{TextTokenizer, Tokenized};
 
 use crate::access::rates::Rates;
-use crate::cpu::thread_time;
 use crate::disk::DiskHealth;
-use crate::engine::{Encoder, EncoderInfo, torch};
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::scheduler::waiting::Tenant;
-use crate::weights::EncoderCheckpoint;
-use crate::workbench::Workbench;
 use prepare::Prepared;
 use queue::{Queue, Room};
 

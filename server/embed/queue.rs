@@ -3,12 +3,12 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use code_explainer_scheduler::waiting::Tenant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use super::waiting::Lane;
 use super::waiting::{BatchLimits, Piece, Waiting};
 use crate::error::Error;
-use crate::scheduler::waiting::Tenant;
 
 /// Texts of the background that wait at most; then who brings more waits.
 const BACKGROUND_TEXTS: usize = 256;

@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use code_explainer_engine::{Encoder, EngineError};
+
 use super::queue::{Failure, Queue};
 use super::waiting::{BatchLimits, Piece};
-use crate::engine::{Encoder, EngineError};
 use crate::metrics::Metrics;
 
 /// Starts the thread; it ends when the queue is closed.

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use code_explainer_weights::EncoderConfig;
+use code_explainer_weights::{model_files, model_json};
 use serde::Deserialize;
 use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::config::EmbedError;
-use crate::weights::EncoderConfig;
-use crate::{model_files, model_json};
 
 /// Texts that can be told apart need more than the model's own tokens around them.
 const FEWEST_TOKENS: usize = 4;

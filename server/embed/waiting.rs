@@ -12,11 +12,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
 
+use code_explainer_scheduler::ledger::{Ledger, Weights};
+use code_explainer_scheduler::waiting::Tenant;
 use tokio::sync::oneshot;
 
 use super::queue::{Failure, Vectors};
-use crate::scheduler::ledger::{Ledger, Weights};
-use crate::scheduler::waiting::Tenant;
 
 /// Padded tokens that the model is run over at once, at most: its largest intermediate tensors then stay below 100 MB.
 const BATCH_TOKENS: usize = 4096;
@@ -52,7 +52,7 @@ pub(super) struct BatchLimits {
 }
 
 impl BatchLimits {
-    /// Of a model on a device, as [`EncoderInfo::device`](crate::engine::EncoderInfo::device) names it.
+    /// Of a model on a device, as [`EncoderInfo::device`](code_explainer_engine::EncoderInfo::device) names it.
     pub(super) fn new(texts: usize, device: &str) -> Self {
         let tokens = match device {
             "cpu" => {

@@ -168,7 +168,7 @@ impl FromStr for Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::EngineKind;
+    use crate::EngineKind;
 
     fn engines(
         devices: &str,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use crate::engine::{
+use crate::{
     Backend, BackendInfo, EngineError, KvPrecision, Precision, SequenceStep, StepOutput, StepPlan,
 };
 

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use code_explainer_host::share::{Shares, Taken};
+
 use crate::error::Error;
 use crate::request::ValidRequest;
-use crate::share::{Shares, Taken};
 
 /// What a place is for: what an item keeps until its answer is read.
 const PLACE_BYTES: usize = 4 << 10;

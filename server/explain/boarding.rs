@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use code_explainer_cache::CacheKey;
+use code_explainer_scheduler::Priority;
 use tokio::sync::watch;
 
-use crate::cache::CacheKey;
 use crate::explain::log::{AnswerLog, Writer};
 use crate::explain::reader::Reader;
-use crate::scheduler::Priority;
 
 /// Answers that are being generated, by what they answer. Bounded by the queue and the engines' batches, since each has
 /// a place in one of them.

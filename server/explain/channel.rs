@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use code_explainer_host::share::{Share, Shares, Taken};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 
 use crate::explain::{EventKind, ItemEvent};
-use crate::share::{Share, Shares, Taken};
 
 /// Bytes of the events that wait in a channel. While there are more, nobody has room for another event; so what waits is
 /// more than this by one event at most for each thread that makes events.

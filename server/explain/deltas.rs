@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::CachedAnswer;
+use code_explainer_cache::CachedAnswer;
 
 /// Nobody waits longer for a piece of an answer that is replayed at its own pace.
 const LONGEST_PACE: Duration = Duration::from_secs(3600);
@@ -158,7 +158,7 @@ impl Growing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{CachedDelta, FinishReason, Timings};
+    use code_explainer_cache::{CachedDelta, FinishReason, Timings};
 
     fn answer(texts: &[&str]) -> Arc<CachedAnswer> {
         let deltas = texts.iter().zip(0..).map(|(text, at)| CachedDelta {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{FinishReason, Level, Timings};
+use code_explainer_cache::{FinishReason, Level, Timings};
+
 use crate::error::Error;
 use crate::retrieval::{Found, Kind};
 

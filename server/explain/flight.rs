@@ -10,13 +10,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use code_explainer_cache as cache;
+use code_explainer_cache::{
+    CacheKey, CachedAnswer, CachedDelta, FinishReason, Leader, Lookup, Timings, Told,
+};
+use code_explainer_host::cpu::Budget;
+use code_explainer_scheduler::{End, Event, Failure, Job, Place, Priority};
 use tokio::sync::{OnceCell, watch};
 
 use crate::access::rates::Rates;
-use crate::cache::{
-    self, CacheKey, CachedAnswer, CachedDelta, FinishReason, Leader, Lookup, Timings, Told,
-};
-use crate::cpu::Budget;
 use crate::error::Error;
 use crate::explain::boarding::Lead;
 use crate::explain::hit::Snippet;
@@ -24,7 +26,6 @@ use crate::explain::log::{AnswerLog, Writer};
 use crate::explain::prepare::Prepared;
 use crate::explain::{Explainer, now};
 use crate::request::{CacheMode, ValidRequest};
-use crate::scheduler::{End, Event, Failure, Job, Place, Priority};
 
 /// Replicas that may lose an answer while a flight reads it: then it is generated here. More than can be bad luck; who
 /// writes to Redis could go on for ever.

@@ -4,15 +4,16 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits, Terms};
-use crate::cpu::{Budget, Limit};
+use code_explainer_cache::{CachedAnswer, Level, Name, Policy, Store, StoreLimits, Terms};
+use code_explainer_code::prompt::Strategy;
+use code_explainer_code::prompt::detect::Detection;
+use code_explainer_code::prompt::normal::{Normalize, normal_form};
+use code_explainer_host::cpu::{Budget, Limit};
+
 use crate::error::Error;
 use crate::explain::log::AnswerLog;
 use crate::explain::reader::Reader;
 use crate::explain::{Explainer, now};
-use crate::prompt::Strategy;
-use crate::prompt::detect::Detection;
-use crate::prompt::normal::{Normalize, normal_form};
 use crate::request::{CacheMode, Replay, ValidRequest};
 
 /// Snippets that are remembered: about 3 MB.
@@ -174,9 +175,9 @@ pub(super) fn told_again(answer: Arc<CachedAnswer>) -> Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{CachedDelta, FinishReason, Timings};
     use crate::explain::Record;
     use crate::explain::reader::Next;
+    use code_explainer_cache::{CachedDelta, FinishReason, Timings};
 
     /// Bytes that are kept for an item that waits to tell an answer, beside its request and its task.
     const WAITING: usize = 1024;

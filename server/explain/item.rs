@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cache::Timings;
+use code_explainer_cache::Timings;
+use code_explainer_code::prompt::Strategy;
+
 use crate::error::Error;
 use crate::explain::log::{About, AnswerLog};
 use crate::explain::outlet::Room;
@@ -12,7 +14,6 @@ use crate::explain::{
     Accepted, CancelReason, Done, Ending, EventKind, ItemEvent, Outlet, Record, now, until,
 };
 use crate::metrics::{ItemTimes, Metrics, Outcome};
-use crate::prompt::Strategy;
 use crate::request::{Replay, ValidRequest};
 use crate::telemetry::ItemTrace;
 

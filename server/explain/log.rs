@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use code_explainer_cache::{CachedAnswer, CachedDelta, FinishReason, Level};
 use tokio::sync::watch;
 
-use crate::cache::{CachedAnswer, CachedDelta, FinishReason, Level};
 use crate::error::Error;
 use crate::explain::Source;
 use crate::explain::deltas::Deltas;

@@ -4,17 +4,18 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cache::{CacheKey, KeyParts};
-use crate::cpu::{Budget, Limit};
+use code_explainer_cache::{CacheKey, KeyParts};
+use code_explainer_code::prompt::{self, PROMPT_REVISION, PromptParts, Reference, Strategy};
+use code_explainer_host::cpu::{Budget, Limit};
+use code_explainer_text::{EncodedPrompt, Text};
+
 use crate::error::Error;
 use crate::explain::hit::Snippet;
 use crate::explain::log::About;
 use crate::explain::{Explainer, Source, now};
-use crate::prompt::{self, PROMPT_REVISION, PromptParts, Reference, Strategy};
 use crate::request::ValidRequest;
 use crate::retrieval::fit::{HEADING_TOKENS, fit};
 use crate::retrieval::{Found, Retrieved};
-use crate::text::{EncodedPrompt, Text};
 
 /// Precedes the hash of a normal form where a key otherwise has the code. It is no UTF-8, so that no code begins with it.
 const NORMAL: &[u8] = b"\xff normal form ";

@@ -1,9 +1,10 @@
 //! Secrets in code go before anything looks at it: what follows (cache, retrieval, prompt, trace) has never had them.
 
-use crate::cpu::{Budget, Limit};
+use code_explainer_code::redact::redact;
+use code_explainer_host::cpu::{Budget, Limit};
+
 use crate::error::Error;
 use crate::explain::Explainer;
-use crate::redact::redact;
 use crate::request::ValidRequest;
 
 /// Shorter code is read where it is: that takes less than to hand it to another thread and back.

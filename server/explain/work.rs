@@ -4,12 +4,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::cpu::{Budget, Limit};
+use code_explainer_host::cpu::{Budget, Limit};
+use code_explainer_host::machine::Passes;
+use code_explainer_host::workbench::Place;
+
 use crate::error::Error;
 use crate::explain::Explainer;
-use crate::machine::Passes;
 use crate::metrics::Metrics;
-use crate::workbench::Place;
 
 impl Explainer {
     /// Does work that is one pass over the text. `salt` tells its tenant from others.

@@ -1,10 +1,10 @@
 //! The cache in memory.
 
+use code_explainer_cache::{CacheStats, Cause, Policy};
 use metrics::{Counter, Gauge, KeyName, Recorder, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::register::{counter, gauge};
-use crate::cache::{CacheStats, Cause, Policy};
 
 const BYTES: &str = "code_explainer_cache_bytes";
 const EVICTIONS: &str = "code_explainer_cache_evictions_total";

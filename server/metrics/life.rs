@@ -1,11 +1,11 @@
 //! The life of the server, of its engines and of its items: phases, restarts, and why items are given up.
 
+use code_explainer_scheduler::RestartCause;
 use metrics::{Counter, Gauge, KeyName, Recorder, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::register::{counter, gauge};
 use crate::explain::CancelReason;
-use crate::scheduler::RestartCause;
 use crate::status::Phase;
 
 const PHASE: &str = "code_explainer_phase";

@@ -28,6 +28,9 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 pub use streams::{Counted, StreamMetrics};
 
 use cache::MemoryMetrics;
+use code_explainer_cache::{BrokenValue, CacheStats};
+use code_explainer_code::prompt::Strategy;
+use code_explainer_scheduler::{Gauges, StepReport};
 use describe::describe;
 pub use life::Life;
 pub use prompts::PromptMetrics;
@@ -40,9 +43,6 @@ pub use access::{AccessMetrics, ConnectionGuard};
 pub use embeddings::EmbeddingMetrics;
 pub use retrieval::{RetrievalMetrics, Retrieved};
 
-use crate::cache::{BrokenValue, CacheStats};
-use crate::prompt::Strategy;
-use crate::scheduler::{Gauges, StepReport};
 use crate::status::Phase;
 
 const DURATION: &str = "explanation_duration_seconds";

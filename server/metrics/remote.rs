@@ -1,10 +1,10 @@
 //! The Redis that replicas share.
 
+use code_explainer_cache::CacheStats;
 use metrics::{Counter, Gauge, KeyName, Recorder, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::register::{counter, gauge};
-use crate::cache::CacheStats;
 
 const ERRORS: &str = "code_explainer_redis_errors_total";
 const AVAILABLE: &str = "code_explainer_redis_available";

@@ -21,6 +21,7 @@ pub mod store;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use code_explainer_host::share::Shares;
 use tokio::sync::{OnceCell, Semaphore};
 
 pub use config::{RetrievalConfig, RetrievalOptions, RetrievalWish};
@@ -31,7 +32,6 @@ use crate::disk::DiskHealth;
 use crate::embed::{Embedder, Lane};
 use crate::error::Error;
 use crate::metrics::{Metrics, Retrieved as Outcome};
-use crate::share::Shares;
 use store::{NewDocument, NewPassage, Store, StoreStats};
 
 /// Bytes of the code that a search looks for: more than the model reads.

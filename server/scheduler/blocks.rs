@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::BlockId;
+use code_explainer_engine::BlockId;
 
 /// What a full block holds: a hash of the salt and of all tokens from the sequence's first to the block's last.
 ///

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::scheduler::StepReport;
-use crate::scheduler::blocks::BlockPool;
-use crate::scheduler::drain::DrainRate;
-use crate::scheduler::places::Places;
-use crate::scheduler::vitals::Vitals;
+use crate::StepReport;
+use crate::blocks::BlockPool;
+use crate::drain::DrainRate;
+use crate::places::Places;
+use crate::vitals::Vitals;
 
 /// The state of queue and engines, readable from anywhere.
 #[derive(Debug)]

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::scheduler::waiting::Tenant;
+use crate::waiting::Tenant;
 
 /// For this long after a tenant was last there, the others are kept from what would make it wait when it comes back.
 pub const REMEMBERED: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::scheduler::speculation::acceptance::LONGEST_MATCH;
+use crate::speculation::acceptance::LONGEST_MATCH;
 
 /// The longest n-gram that is looked up.
 const LONGEST: usize = 3;
@@ -24,7 +24,7 @@ pub struct Found<'a> {
     /// What followed.
     pub tokens: &'a [u32],
     /// How many tokens before it are the sequence's last ones too; those past
-    /// [`LONGEST_MATCH`](crate::scheduler::speculation::acceptance::LONGEST_MATCH) are not counted.
+    /// [`LONGEST_MATCH`](crate::speculation::acceptance::LONGEST_MATCH) are not counted.
     pub matched: usize,
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::scheduler::waiting::Tenant;
+use crate::waiting::Tenant;
 
 /// The part of the queue that is kept for those who have little of it.
 const RESERVE: usize = 8;

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::scheduler::core::Core;
-use crate::scheduler::ledger::{Ledger, Weights};
-use crate::scheduler::places::may_take;
-use crate::scheduler::sequence::Sequence;
-use crate::scheduler::turns::Standing;
-use crate::scheduler::waiting::{Priority, Rank, Tenant, WaitingRoom};
-use crate::scheduler::{Event, Failure};
+use crate::core::Core;
+use crate::ledger::{Ledger, Weights};
+use crate::places::may_take;
+use crate::sequence::Sequence;
+use crate::turns::Standing;
+use crate::waiting::{Priority, Rank, Tenant, WaitingRoom};
+use crate::{Event, Failure};
 
 /// Sequences that wait for an engine, and what each engine has in hand.
 #[derive(Debug)]

@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use code_explainer_engine::{BackendInfo, EngineError};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{BackendInfo, EngineError};
-use crate::scheduler::queue::Seat;
-use crate::scheduler::thread::{self, Shared};
-use crate::scheduler::vitals::Watch;
-use crate::scheduler::{Failure, Loader, Started, Starting, Unattended};
+use crate::queue::Seat;
+use crate::thread::{self, Shared};
+use crate::vitals::Watch;
+use crate::{Failure, Loader, Started, Starting, Unattended};
 
 /// Items that wait are told their position at most once in this time.
 pub const POSITION_INTERVAL: Duration = Duration::from_millis(250);

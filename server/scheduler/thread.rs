@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use code_explainer_engine::{Backend, BackendInfo, EngineError};
+use code_explainer_host::machine::{Durations, Machine};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::engine::{Backend, BackendInfo, EngineError};
-use crate::machine::{Durations, Machine};
-use crate::scheduler::core::{Core, warm_up};
-use crate::scheduler::queue::{Queue, Seat, Wake};
-use crate::scheduler::{EngineGauges, EngineRules, Failure, Gauges, Loader, Observer};
+use crate::core::{Core, warm_up};
+use crate::queue::{Queue, Seat, Wake};
+use crate::{EngineGauges, EngineRules, Failure, Gauges, Loader, Observer};
 
 /// An engine thread on its way.
 pub struct Started {

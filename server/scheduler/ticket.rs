@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::scheduler::waiting::{Priority, Rank, Tenant};
+use crate::waiting::{Priority, Rank, Tenant};
 
 /// What happens to a job, in order: queued..., started, token..., then ended or failed.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@
 //! Who gives way keeps its blocks as long as nobody needs them, and its place: it goes on before those of its tenant that
 //! have not begun.
 
-use crate::scheduler::waiting::Rank;
+use crate::waiting::Rank;
 
 /// What a sequence's tenant can claim.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,7 +92,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::scheduler::waiting::{Priority, WaitingRoom};
+    use crate::waiting::{Priority, WaitingRoom};
 
     /// Claims of tenants by what they were served, in the order in which they came.
     fn claims<'a>(of: &[(&'a str, f64, Priority)]) -> Vec<Claim<'a>> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use code_explainer_weights::{model_files, model_json};
 use serde_json::Value;
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{Merges, Vocab};
@@ -10,7 +11,6 @@ use super::bpe::{ByteLevelBpe, check_merges};
 use super::error::TextError;
 use super::family::Family;
 use super::tokenizer::{SpecialTokens, Tokenizer};
-use crate::{model_files, model_json};
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";

@@ -5,7 +5,7 @@
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::Vocab;
 
-use crate::weights::{Metadata, StringArray};
+use code_explainer_weights::{Metadata, StringArray};
 
 use super::bpe::ByteLevelBpe;
 use super::error::TextError;

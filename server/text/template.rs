@@ -6,6 +6,7 @@
 
 use std::time::SystemTime;
 
+use code_explainer_weights::model_files::LARGEST_TEMPLATE;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, Value};
@@ -14,7 +15,6 @@ use super::clock::strftime;
 use super::error::TextError;
 use super::generation::without_generation;
 use super::python::call_method;
-use crate::model_files::LARGEST_TEMPLATE;
 
 /// Work that one rendering may do: about so many instructions, or 64 times as many bytes of text.
 /// A usual template with a long prompt needs some tens of thousands.

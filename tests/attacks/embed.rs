@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use code_explainer::access::rates::Rates;
 use code_explainer::embed::{Embedder, Embedding, Lane, Opened};
-use code_explainer::engine::{Encoder, EncoderInfo, EngineError};
 use code_explainer::error::Error;
 use code_explainer::metrics::Metrics;
 use code_explainer_client::proto::EmbedRequest;
+use code_explainer_engine::{Encoder, EncoderInfo, EngineError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Code;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use code_explainer::cache::{
+use code_explainer_cache::{
     Cache, CachedAnswer, Follower, Leader, MacKey, Plan, RedisConfig, Told,
 };
 use code_explainer_client::proto::explain_response::Event;

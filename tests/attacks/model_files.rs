@@ -6,10 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use code_explainer::engine::native::{load, open_packed_with};
-use code_explainer::text::Text;
-use code_explainer::weights::packed::FILE;
-use code_explainer::weights::{Architecture, Checkpoint, ModelMemory};
+use code_explainer_engine_native::{load, open_packed_with};
+use code_explainer_text::Text;
+use code_explainer_weights::packed::FILE;
+use code_explainer_weights::{Architecture, Checkpoint, ModelMemory};
 use tempfile::TempDir;
 
 use crate::common::model_files::TinyModel;

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use code_explainer::cpu::{Budget, Limit};
-use code_explainer::engine::fake::{FakeBackend, FakeControl};
-use code_explainer::prompt::detect::Detection;
-use code_explainer::prompt::language::Language;
-use code_explainer::prompt::outline::outline_within;
-use code_explainer::scheduler::Loader;
 use code_explainer_client::{Client, Item};
+use code_explainer_code::prompt::detect::Detection;
+use code_explainer_code::prompt::language::Language;
+use code_explainer_code::prompt::outline::outline_within;
+use code_explainer_engine::fake::{FakeBackend, FakeControl};
+use code_explainer_host::cpu::{Budget, Limit};
+use code_explainer_scheduler::Loader;
 
 use crate::common::certificates::Files;
 use crate::common::keys::{client, make_key};

@@ -14,7 +14,7 @@ use crate::common::stream::{TestStream, is_accepted, is_last, item};
 /// A server with two tenants that know each other's names, and their tokens.
 struct Two {
     server: TestServer,
-    control: std::sync::Arc<code_explainer::engine::fake::FakeControl>,
+    control: std::sync::Arc<code_explainer_engine::fake::FakeControl>,
     greedy: String,
     modest: String,
     _files: Files,

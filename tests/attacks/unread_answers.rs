@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use code_explainer::memory::resident_bytes;
 use code_explainer_client::proto::explain_service_client::ExplainServiceClient;
+use code_explainer_host::memory::resident_bytes;
 use tonic::transport::Endpoint;
 
 use crate::common::server::TestServer;

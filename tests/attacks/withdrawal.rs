@@ -53,7 +53,7 @@ impl Asking {
         &self,
     ) -> (
         TestServer,
-        std::sync::Arc<code_explainer::engine::fake::FakeControl>,
+        std::sync::Arc<code_explainer_engine::fake::FakeControl>,
     ) {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         let (server, control) = TestServer::fake(&flags).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use code_explainer::weights::Checkpoint;
+use code_explainer_weights::Checkpoint;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde::Deserialize;
 use tempfile::TempDir;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use code_explainer::cache::{
+use code_explainer_cache::{
     Cache, CacheConfig, CacheKey, CachedAnswer, CachedDelta, FinishReason, KeyParts, Level, Lookup,
     MacKey, RedisConfig, Selection, Timings,
 };

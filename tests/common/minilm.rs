@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use code_explainer::embed::TextTokenizer;
-use code_explainer::engine::DeviceSpec;
-use code_explainer::engine::torch::{TorchEncoder, load_encoder};
-use code_explainer::weights::EncoderCheckpoint;
+use code_explainer_engine::DeviceSpec;
+use code_explainer_engine_torch::{TorchEncoder, load_encoder};
+use code_explainer_weights::EncoderCheckpoint;
 
 /// Where `make setup` puts the model, or the user has it.
 pub(crate) fn model_path() -> PathBuf {

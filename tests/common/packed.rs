@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use code_explainer::engine::native::kernels::quantized_weights::LAYOUT;
-use code_explainer::engine::native::{NativeBackend, load, open_packed, pack};
-use code_explainer::engine::{
+use code_explainer_engine::{
     BlockId, CpuShare, DeviceSpec, EngineError, EngineKind, EngineOptions, Precision, SequenceStep,
     StepPlan,
 };
-use code_explainer::weights::Checkpoint;
-use code_explainer::weights::packed::{FILE, FORMAT, MAGIC};
+use code_explainer_engine_native::kernels::quantized_weights::LAYOUT;
+use code_explainer_engine_native::{NativeBackend, load, open_packed, pack};
+use code_explainer_weights::Checkpoint;
+use code_explainer_weights::packed::{FILE, FORMAT, MAGIC};
 use serde_json::Value;
 use tempfile::TempDir;
 

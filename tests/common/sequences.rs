@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use code_explainer::engine::torch::TorchBackend;
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, BlockId, CpuShare, DeviceSpec, EngineKind, EngineOptions, Precision, SampleStep,
     Sampling, SequenceStep, StepPlan,
 };
+use code_explainer_engine_torch::TorchBackend;
 
 pub(crate) const BLOCK_TOKENS: usize = 16;
 

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use code_explainer::config::{Command, Config};
-use code_explainer::engine::fake::{FakeBackend, FakeControl};
-use code_explainer::engine::{Backend, EngineError};
 use code_explainer::model::{Model, ModelError};
 use code_explainer::run::RunError;
-use code_explainer::scheduler::Loader;
 use code_explainer::{Listeners, run};
 use code_explainer_client::proto::explain_service_client::ExplainServiceClient;
+use code_explainer_engine::fake::{FakeBackend, FakeControl};
+use code_explainer_engine::{Backend, EngineError};
+use code_explainer_scheduler::Loader;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use code_explainer::text::Text;
-use code_explainer::weights::Checkpoint;
+use code_explainer_text::Text;
+use code_explainer_weights::Checkpoint;
 
 /// Where `make setup` puts the model, or the user has it.
 pub(crate) fn model_path() -> PathBuf {

@@ -1,8 +1,8 @@
 //! What an item's answer has to be, worked out from the fake engine's rule alone.
 
-use code_explainer::engine::fake::FakeBackend;
-use code_explainer::prompt::{self, Strategy};
 use code_explainer_client::proto::{ExplainRequest, FinishReason};
+use code_explainer_code::prompt::{self, Strategy};
+use code_explainer_engine::fake::FakeBackend;
 
 use crate::smollm::text;
 

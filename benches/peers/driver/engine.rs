@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use code_explainer::engine::{
+use code_explainer_engine::{
     Backend, BlockId, SampleStep, Sampling, SequenceStep, StepPlan, native, torch,
 };
-use code_explainer::weights::Checkpoint;
+use code_explainer_weights::Checkpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::{EngineArgs, jobs};
@@ -45,7 +45,7 @@ pub(crate) fn work(args: &EngineArgs) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let options = args.options(KV_CACHE_TOKENS);
     let mut backend: Box<dyn Backend> = match args.engine {
-        code_explainer::engine::EngineKind::Eager => Box::new(torch::load(&checkpoint, &options)?),
+        code_explainer_engine::EngineKind::Eager => Box::new(torch::load(&checkpoint, &options)?),
         _ => Box::new(native::load(&checkpoint, &options)?),
     };
     jobs::answer(|job: Job| generate(&mut *backend, &job))

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use code_explainer::engine::{EngineKind, SequenceStep, StepPlan, native, torch};
-use code_explainer::weights::Checkpoint;
+use code_explainer_engine::{EngineKind, SequenceStep, StepPlan, native, torch};
+use code_explainer_weights::Checkpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::{EngineArgs, jobs};

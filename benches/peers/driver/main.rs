@@ -12,7 +12,7 @@ mod prompts;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use code_explainer::engine::{
+use code_explainer_engine::{
     CpuShare, DeviceSpec, EngineKind, EngineOptions, KvPrecision, Precision,
 };
 

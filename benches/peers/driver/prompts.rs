@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use code_explainer::prompt::{self, Strategy};
-use code_explainer::text::Text;
-use code_explainer::weights::Checkpoint;
+use code_explainer_code::prompt::{self, Strategy};
+use code_explainer_text::Text;
+use code_explainer_weights::Checkpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::jobs;

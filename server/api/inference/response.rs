@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use code_explainer_cache::Level;
+
 use super::names::Names;
 use super::{BYTES, MODEL, OUTPUT, VERSION};
 use crate::api::Shared;
 use crate::api::convert::{finish_reason, milliseconds};
-use crate::cache::Level;
 use crate::error::Error;
 use crate::explain::{Done, EventKind, ItemEvent};
 use crate::proto::inference::infer_parameter::ParameterChoice as Value;

@@ -1,6 +1,6 @@
 //! What entries are called in memory.
 
-/// A keyed hash of 256 bits: the bytes of a [`CacheKey`](crate::cache::CacheKey). It needs no second hash, since nobody
+/// A keyed hash of 256 bits: the bytes of a [`CacheKey`](crate::CacheKey). It needs no second hash, since nobody
 /// without the salt can choose it, and is compared as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Name(pub [u8; 32]);

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::target::Connection;
 use super::{Failure, Remote, names};
-use crate::cache::selection::Selection;
+use crate::selection::Selection;
 
 /// Names that Redis looks at for one step of a scan: some hundred microseconds of its one thread.
 const SCAN_COUNT: u32 = 1000;
@@ -53,7 +53,7 @@ impl From<Failure> for RemoteError {
 
 impl Remote {
     /// Removes a selection of the answers and says how many. What is added meanwhile may stay.
-    pub(in crate::cache) async fn clear(&self, selection: &Selection) -> Result<u64, RemoteError> {
+    pub(crate) async fn clear(&self, selection: &Selection) -> Result<u64, RemoteError> {
         let pattern = names::answers(selection);
         let mut connection = self.connection().await?;
         let mut removed = 0;
@@ -75,7 +75,7 @@ impl Remote {
     }
 
     /// What Redis holds.
-    pub(in crate::cache) async fn usage(&self) -> Result<RemoteUsage, RemoteError> {
+    pub(crate) async fn usage(&self) -> Result<RemoteUsage, RemoteError> {
         let mut connection = self.connection().await?;
         let mut usage = RemoteUsage::default();
         for server in servers(&mut connection).await? {

@@ -10,9 +10,9 @@ use super::Remote;
 use super::lease::Read;
 use super::piece::{Piece, Place};
 use super::token::{Lease, Token};
-use crate::cache::answer::{CachedAnswer, CachedDelta};
-use crate::cache::codec::BrokenValue;
-use crate::cache::key::CacheKey;
+use crate::answer::{CachedAnswer, CachedDelta};
+use crate::codec::BrokenValue;
+use crate::key::CacheKey;
 
 /// Pauses between two looks at what another replica tells: the first while it does, the second when it has nothing to
 /// tell. `XREAD BLOCK` would take a connection for each answer, since it stops all other commands on its own.

@@ -17,7 +17,7 @@ use redis::{Pipeline, Value};
 use super::token::{LEASE_BYTES, Lease, Token};
 use super::values::Found;
 use super::{Failure, Remote, names};
-use crate::cache::key::CacheKey;
+use crate::key::CacheKey;
 
 /// How long a stream is kept after something was added: time for those who read it to come to its end.
 const LOG_TTL: Duration = Duration::from_secs(10);

@@ -124,7 +124,7 @@ impl fmt::Display for Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::remote::config::{RedisConfig, Topology};
+    use crate::remote::config::{RedisConfig, Topology};
 
     #[test]
     fn what_is_logged_of_urls_is_the_addresses_alone() {

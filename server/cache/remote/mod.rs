@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use code_explainer_host::log_limit::LogLimit;
 use redis::{Pipeline, RedisError, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -45,7 +46,6 @@ use super::config::CacheError;
 use super::key::CacheKey;
 use super::mac::MacKey;
 use super::stats::Counters;
-use crate::log_limit::LogLimit;
 use breaker::{Admission, Change};
 use link::Link;
 use parts::Parts;

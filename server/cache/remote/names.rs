@@ -3,9 +3,9 @@
 //! The hash in braces is what a cluster shards by, so that all that belongs to an answer lies on one node.
 
 use super::token::Token;
-use crate::cache::codec::VERSION;
-use crate::cache::key::CacheKey;
-use crate::cache::selection::Selection;
+use crate::codec::VERSION;
+use crate::key::CacheKey;
+use crate::selection::Selection;
 
 /// Releases with another format have names of their own, so that replicas of two releases can share a Redis.
 const PREFIX: &str = "code-explainer";
@@ -28,7 +28,7 @@ pub(super) fn log(key: &CacheKey, token: Token) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::key::KeyParts;
+    use crate::key::KeyParts;
 
     #[test]
     fn a_name_holds_hashes_alone_and_is_sharded_by_the_key() {

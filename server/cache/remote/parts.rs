@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::breaker::Breaker;
-use crate::cache::key::CacheKey;
+use crate::key::CacheKey;
 
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
@@ -59,8 +59,8 @@ mod tests {
     use redis::cluster_routing::Slot;
 
     use super::*;
-    use crate::cache::key::KeyParts;
-    use crate::cache::remote::names;
+    use crate::key::KeyParts;
+    use crate::remote::names;
 
     fn key(n: u64) -> CacheKey {
         CacheKey::new(&KeyParts {

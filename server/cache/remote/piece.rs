@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::token::Token;
-use crate::cache::answer::{CachedAnswer, CachedDelta};
-use crate::cache::codec::BrokenValue;
-use crate::cache::key::CacheKey;
-use crate::cache::mac::{MacKey, Purpose};
+use crate::answer::{CachedAnswer, CachedDelta};
+use crate::codec::BrokenValue;
+use crate::key::CacheKey;
+use crate::mac::{MacKey, Purpose};
 
 /// A piece of what is told: its message authentication code, and itself as JSON.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

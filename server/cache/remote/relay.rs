@@ -12,11 +12,11 @@ use super::lease::{Begun, add_piece, add_release};
 use super::piece::{Piece, Place};
 use super::token::Lease;
 use super::values::Found;
-use crate::cache::answer::{CachedAnswer, CachedDelta};
-use crate::cache::key::CacheKey;
+use crate::answer::{CachedAnswer, CachedDelta};
+use crate::key::CacheKey;
 
 /// What is to be done about an answer that this replica does not have.
-pub(in crate::cache) enum Turn {
+pub(crate) enum Turn {
     /// Nothing: it is in Redis.
     Found(Found),
     /// Make it, and tell the others.
@@ -60,7 +60,7 @@ enum End {
 impl Remote {
     /// The answer of a key, or what to do about it. Takes the configured timeout at most, and nothing while Redis is left
     /// alone.
-    pub(in crate::cache) async fn turn(self: &Arc<Self>, key: &CacheKey) -> Turn {
+    pub(crate) async fn turn(self: &Arc<Self>, key: &CacheKey) -> Turn {
         let Some(lease) = self.lease() else {
             return self.turn_without_lease(key).await;
         };
@@ -133,7 +133,7 @@ impl Leader {
     }
 
     /// Stores the complete answer in Redis, and gives the lease up. Never waits.
-    pub(in crate::cache) fn finish(self, answer: Arc<CachedAnswer>) {
+    pub(crate) fn finish(self, answer: Arc<CachedAnswer>) {
         let mut desk = self.desk.lock();
         if desk.closed || desk.end.is_some() {
             drop(desk);

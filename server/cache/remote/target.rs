@@ -16,7 +16,7 @@ use redis::{
 use tokio::time::timeout;
 
 use super::config::{RedisConfig, RedisTls, Topology};
-use crate::cache::config::CacheError;
+use crate::config::CacheError;
 
 /// How long making a connection to a server may take: name look-up, TCP, TLS, authentication.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);

@@ -4,9 +4,9 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::cache::codec::BrokenValue;
-use crate::cache::key::CacheKey;
-use crate::cache::mac::{MacKey, Purpose};
+use crate::codec::BrokenValue;
+use crate::key::CacheKey;
+use crate::mac::{MacKey, Purpose};
 
 /// What a lease begins with, where an answer begins otherwise.
 const MARK: &[u8; 4] = b"CXLE";
@@ -96,7 +96,7 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::key::KeyParts;
+    use crate::key::KeyParts;
 
     fn key(code: &[u8]) -> CacheKey {
         CacheKey::new(&KeyParts {

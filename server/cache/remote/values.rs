@@ -8,20 +8,20 @@ use tokio::runtime::Handle;
 
 use super::token::{Lease, Token};
 use super::{Failure, Remote, names};
-use crate::cache::answer::CachedAnswer;
-use crate::cache::codec::BrokenValue;
-use crate::cache::key::CacheKey;
+use crate::answer::CachedAnswer;
+use crate::codec::BrokenValue;
+use crate::key::CacheKey;
 
 /// An answer that Redis had.
-pub(in crate::cache) struct Found {
-    pub(in crate::cache) answer: Arc<CachedAnswer>,
+pub(crate) struct Found {
+    pub(crate) answer: Arc<CachedAnswer>,
     /// For how long it may be kept still; `None`: it has just expired.
-    pub(in crate::cache) time_to_live: Option<Duration>,
+    pub(crate) time_to_live: Option<Duration>,
 }
 
 impl Remote {
     /// The answer of a key. Takes the configured timeout at most, and nothing while Redis is left alone.
-    pub(in crate::cache) async fn get(self: &Arc<Self>, key: &CacheKey) -> Option<Found> {
+    pub(crate) async fn get(self: &Arc<Self>, key: &CacheKey) -> Option<Found> {
         if !self.admitted(key) {
             return None;
         }
@@ -38,7 +38,7 @@ impl Remote {
     }
 
     /// Stores an answer in the background, or drops it: see [`WRITES`](super::WRITES).
-    pub(in crate::cache) fn put(self: &Arc<Self>, key: CacheKey, answer: Arc<CachedAnswer>) {
+    pub(crate) fn put(self: &Arc<Self>, key: CacheKey, answer: Arc<CachedAnswer>) {
         let store = async move |this: Arc<Self>| this.store(&key, &answer).await;
         let written = self.in_background(&key, store);
         if !written {

@@ -16,11 +16,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use code_explainer_cache::{AccessTimes, Rates, Sample, Watch};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::time::Instant;
 
 use super::Embedding;
-use crate::cache::{AccessTimes, Rates, Sample, Watch};
 use crate::disk::recovering::{Adopter, Opener};
 use crate::disk::{self, DiskError, DiskHealth, RecoveringDatabase};
 use shares::Shares;

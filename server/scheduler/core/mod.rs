@@ -7,15 +7,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{
+use code_explainer_engine::{
     Backend, BlockId, EngineError, SampleStep, SequenceStep, StepOutput, StepPlan,
 };
-use crate::scheduler::blocks::BlockPool;
-use crate::scheduler::policy::{Budget, Pending, share_tokens};
-use crate::scheduler::sequence::{Sequence, StepFacts};
-use crate::scheduler::speculation::{Drafting, Odds, Speculation};
-use crate::scheduler::waiting::Tenant;
-use crate::scheduler::{EngineGauges, EngineRules, Failure, StepReport};
+
+use crate::blocks::BlockPool;
+use crate::policy::{Budget, Pending, share_tokens};
+use crate::sequence::{Sequence, StepFacts};
+use crate::speculation::{Drafting, Odds, Speculation};
+use crate::waiting::Tenant;
+use crate::{EngineGauges, EngineRules, Failure, StepReport};
 
 /// Sequences that are being worked on, the backend that runs them, and the blocks that they run in.
 ///
@@ -322,7 +323,7 @@ fn forward_one(backend: &mut dyn Backend, blocks: &[BlockId]) -> Result<Duration
         past: 0,
         blocks,
         sample: Some(SampleStep {
-            sampling: &crate::engine::Sampling::default(),
+            sampling: &code_explainer_engine::Sampling::default(),
             history: &[0],
             index: 0,
             banned: &[],

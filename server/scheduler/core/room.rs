@@ -1,13 +1,13 @@
 //! Who is in an engine's hands, and who makes room for whom.
 
-use crate::scheduler::core::Core;
-use crate::scheduler::sequence::Sequence;
-use crate::scheduler::turns::{Claim, Standing, who_gives_way, who_goes_last};
-use crate::scheduler::waiting::{Rank, Tenant};
+use crate::core::Core;
+use crate::sequence::Sequence;
+use crate::turns::{Claim, Standing, who_gives_way, who_goes_last};
+use crate::waiting::{Rank, Tenant};
 
 impl Core {
     /// Tokens that may be left to run; `None` if there is no room for more sequences.
-    pub(in crate::scheduler) fn load(&self) -> Option<usize> {
+    pub(crate) fn load(&self) -> Option<usize> {
         let all = self.running.iter().chain(&self.paused);
         self.has_slot().then(|| all.map(Sequence::load).sum())
     }
@@ -29,7 +29,7 @@ impl Core {
     }
 
     /// Makes room for a sequence, if there is or others have to give way to it. It is the first of all that wait here.
-    pub(in crate::scheduler) fn make_room(&mut self, sequence: &mut Sequence) -> bool {
+    pub(crate) fn make_room(&mut self, sequence: &mut Sequence) -> bool {
         sequence.reuse_prefix(&self.pool, self.rules.prefix_cache);
         loop {
             let slot = self.has_slot();
@@ -48,7 +48,7 @@ impl Core {
     }
 
     /// Works on it from the next step on.
-    pub(in crate::scheduler) fn admit(&mut self, mut sequence: Sequence) {
+    pub(crate) fn admit(&mut self, mut sequence: Sequence) {
         sequence.leave_queue();
         self.running.push(sequence);
     }
@@ -75,13 +75,13 @@ impl Core {
     }
 
     /// The next of a tenant's that are paused.
-    pub(in crate::scheduler) fn first_paused(&self, tenant: &str) -> Option<Rank> {
+    pub(crate) fn first_paused(&self, tenant: &str) -> Option<Rank> {
         let own = self.paused.iter().filter(|s| **s.tenant() == *tenant);
         own.map(Sequence::rank).min()
     }
 
     /// Goes on with the one of this rank, if there is room for it.
-    pub(in crate::scheduler) fn resume(&mut self, rank: Rank) -> bool {
+    pub(crate) fn resume(&mut self, rank: Rank) -> bool {
         let Some(index) = self.paused.iter().position(|s| s.rank() == rank) else {
             return false;
         };
@@ -101,13 +101,13 @@ impl Core {
     }
 
     /// Forgets those that were cancelled.
-    pub(in crate::scheduler) fn retire_cancelled(&mut self) {
+    pub(crate) fn retire_cancelled(&mut self) {
         self.running.retain(|s| !s.is_cancelled());
         self.paused.retain(|s| !s.is_cancelled());
     }
 
     /// The tenants of those in hand, each once for every sequence.
-    pub(in crate::scheduler) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
         self.running
             .iter()
             .chain(&self.paused)
@@ -115,19 +115,19 @@ impl Core {
     }
 
     /// The tenants of those that are paused.
-    pub(in crate::scheduler) fn paused_tenants(&self) -> impl Iterator<Item = &Tenant> {
+    pub(crate) fn paused_tenants(&self) -> impl Iterator<Item = &Tenant> {
         self.paused.iter().map(Sequence::tenant)
     }
 
     /// Has every sequence know what its tenant can claim.
-    pub(in crate::scheduler) fn set_standings(&mut self, of: impl Fn(&Tenant) -> Standing) {
+    pub(crate) fn set_standings(&mut self, of: impl Fn(&Tenant) -> Standing) {
         for sequence in self.running.iter_mut().chain(&mut self.paused) {
             sequence.standing = of(sequence.tenant());
         }
     }
 
     /// Tokens that were served since it was asked last, by tenant; one may come several times.
-    pub(in crate::scheduler) fn take_served(&mut self) -> Vec<(Tenant, usize)> {
+    pub(crate) fn take_served(&mut self) -> Vec<(Tenant, usize)> {
         std::mem::take(&mut self.served)
     }
 

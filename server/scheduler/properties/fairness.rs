@@ -1,7 +1,7 @@
 //! What holds between tenants and between priorities: measured in steps and in tokens, never in the machine's time.
 
 use super::*;
-use crate::scheduler::policy::BRIEF;
+use crate::policy::BRIEF;
 
 /// A tenant of the test: it sends one item after another, `ahead` of them at once.
 struct Sender {

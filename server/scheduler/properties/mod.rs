@@ -7,17 +7,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use code_explainer_engine::Sampling;
+use code_explainer_engine::fake::{FakeBackend, FakeControl};
 use proptest::prelude::*;
 
-use crate::engine::Sampling;
-use crate::engine::fake::{FakeBackend, FakeControl};
-use crate::scheduler::core::Core;
-use crate::scheduler::policy::StepLimits;
-use crate::scheduler::queue::{Queue, Seat};
-use crate::scheduler::sequence::Sequence;
-use crate::scheduler::speculation::{Drafting, StepCosts};
-use crate::scheduler::waiting::{Priority, Tenant};
-use crate::scheduler::{End, EngineRules, Event, Gauges, Job, StepReport, Ticket, Weights};
+use crate::core::Core;
+use crate::policy::StepLimits;
+use crate::queue::{Queue, Seat};
+use crate::sequence::Sequence;
+use crate::speculation::{Drafting, StepCosts};
+use crate::waiting::{Priority, Tenant};
+use crate::{End, EngineRules, Event, Gauges, Job, StepReport, Ticket, Weights};
 
 const VOCABULARY: usize = 97;
 const CONTEXT: usize = 64;

@@ -1,7 +1,7 @@
 //! What holds where several engines share the queue.
 
 use super::*;
-use crate::scheduler::queue::Wake;
+use crate::queue::Wake;
 
 /// Nobody else can go on with it.
 #[test]

@@ -1,8 +1,8 @@
 //! What a sequence may say next, and what came of that.
 
 use super::Sequence;
-use crate::scheduler::lookup::Lookup;
-use crate::scheduler::speculation::{Acceptance, MOST_DRAFTS, Odds, Tendency};
+use crate::lookup::Lookup;
+use crate::speculation::{Acceptance, MOST_DRAFTS, Odds, Tendency};
 
 /// A guess of what a sequence says next.
 #[derive(Debug, Default)]
@@ -63,11 +63,7 @@ impl Sequence {
     }
 
     /// Guesses what comes next, and says how likely it is.
-    pub(in crate::scheduler) fn propose(
-        &mut self,
-        context: usize,
-        acceptance: &Acceptance,
-    ) -> Odds {
+    pub(crate) fn propose(&mut self, context: usize, acceptance: &Acceptance) -> Odds {
         self.drop_drafts();
         let most = self.most_drafts(context);
         self.guess.look(&self.tokens, most);
@@ -77,22 +73,18 @@ impl Sequence {
     }
 
     /// Tells what its guesses have come to, now that these tokens were sampled.
-    pub(in crate::scheduler) fn judge_guess(
-        &mut self,
-        sampled: &[u32],
-        acceptance: &mut Acceptance,
-    ) {
+    pub(crate) fn judge_guess(&mut self, sampled: &[u32], acceptance: &mut Acceptance) {
         self.guess.judge(sampled, acceptance);
     }
 
     /// Keeps only the first `count` drafts.
-    pub(in crate::scheduler) fn keep_drafts(&mut self, count: usize) {
+    pub(crate) fn keep_drafts(&mut self, count: usize) {
         self.tokens.truncate(self.known() + count.min(self.drafts));
         self.drafts = count.min(self.drafts);
     }
 
     /// Keeps no draft.
-    pub(in crate::scheduler) fn drop_drafts(&mut self) {
+    pub(crate) fn drop_drafts(&mut self) {
         self.tokens.truncate(self.known());
         self.drafts = 0;
     }

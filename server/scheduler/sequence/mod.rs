@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use code_explainer_engine::{SampleStep, Sampling, SequenceStep};
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::{SampleStep, Sampling, SequenceStep};
-use crate::scheduler::Place;
-use crate::scheduler::blocks::{Blocks, Name};
-use crate::scheduler::policy::Pending;
-use crate::scheduler::ticket::{End, Event, Failure, Ticket};
-use crate::scheduler::turns::{Claim, Standing};
-use crate::scheduler::waiting::{Priority, Rank, Size, Tenant};
+use crate::Place;
+use crate::blocks::{Blocks, Name};
+use crate::policy::Pending;
+use crate::ticket::{End, Event, Failure, Ticket};
+use crate::turns::{Claim, Standing};
+use crate::waiting::{Priority, Rank, Size, Tenant};
 use guess::Guess;
 
 /// What the engine is asked to generate.
@@ -42,7 +42,7 @@ pub struct Job {
 
 /// A job in the engine thread's hands.
 #[derive(Debug)]
-pub(in crate::scheduler) struct Sequence {
+pub(crate) struct Sequence {
     /// Prompt, answer, and then drafts.
     tokens: Vec<u32>,
     prompt_tokens: usize,
@@ -62,7 +62,7 @@ pub(in crate::scheduler) struct Sequence {
     tenant: Tenant,
     rank: Rank,
     /// Its tenant's, as of the last look at the ledger.
-    pub(in crate::scheduler) standing: Standing,
+    pub(crate) standing: Standing,
     /// Given back when it leaves the queue, and with it the way to tell its place.
     waits: Option<(Place, watch::Sender<usize>)>,
     started: bool,
@@ -74,23 +74,18 @@ pub(in crate::scheduler) struct Sequence {
 
 /// What a step gave a sequence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::scheduler) struct Advance {
+pub(crate) struct Advance {
     /// Tokens that were generated.
-    pub(in crate::scheduler) generated: usize,
+    pub(crate) generated: usize,
     /// Drafts that were run, and those of them that held.
-    pub(in crate::scheduler) drafts: (usize, usize),
+    pub(crate) drafts: (usize, usize),
     /// No more tokens will come.
-    pub(in crate::scheduler) ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Sequence {
     /// A sequence and its ticket. The channel holds every event that a job can have, so that sending never waits.
-    pub(in crate::scheduler) fn new(
-        mut job: Job,
-        place: Place,
-        rank: Rank,
-        now: Instant,
-    ) -> (Self, Ticket) {
+    pub(crate) fn new(mut job: Job, place: Place, rank: Rank, now: Instant) -> (Self, Ticket) {
         let (sender, events) = mpsc::channel(job.max_new_tokens + 2);
         let (tell, position) = watch::channel(0);
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -124,19 +119,19 @@ impl Sequence {
         (sequence, ticket)
     }
 
-    pub(in crate::scheduler) fn tenant(&self) -> &Tenant {
+    pub(crate) fn tenant(&self) -> &Tenant {
         &self.tenant
     }
 
-    pub(in crate::scheduler) fn rank(&self) -> Rank {
+    pub(crate) fn rank(&self) -> Rank {
         self.rank
     }
 
-    pub(in crate::scheduler) fn set_rank(&mut self, rank: Rank) {
+    pub(crate) fn set_rank(&mut self, rank: Rank) {
         self.rank = rank;
     }
 
-    pub(in crate::scheduler) fn claim(&self) -> Claim<'_> {
+    pub(crate) fn claim(&self) -> Claim<'_> {
         Claim {
             tenant: &self.tenant,
             rank: self.rank,
@@ -144,7 +139,7 @@ impl Sequence {
         }
     }
 
-    pub(in crate::scheduler) fn size(&self) -> Size {
+    pub(crate) fn size(&self) -> Size {
         Size {
             prompt: self.prompt_tokens,
             answer: self.job.max_new_tokens,
@@ -152,33 +147,33 @@ impl Sequence {
     }
 
     /// The way to its client, for when the one who works on it cannot be reached any more.
-    pub(in crate::scheduler) fn outlet(&self) -> mpsc::Sender<Event> {
+    pub(crate) fn outlet(&self) -> mpsc::Sender<Event> {
         self.events.clone()
     }
 
     /// Tells how many are before it, if that has changed.
-    pub(in crate::scheduler) fn tell_position(&self, position: usize) {
+    pub(crate) fn tell_position(&self, position: usize) {
         if let Some((_, tell)) = &self.waits {
             tell.send_if_modified(|told| std::mem::replace(told, position) != position);
         }
     }
 
     /// Tokens that were served since it was asked last.
-    pub(in crate::scheduler) fn take_owed(&mut self) -> usize {
+    pub(crate) fn take_owed(&mut self) -> usize {
         std::mem::take(&mut self.owed)
     }
 
     /// Whether it holds blocks.
-    pub(in crate::scheduler) fn has_blocks(&self) -> bool {
+    pub(crate) fn has_blocks(&self) -> bool {
         self.blocks.as_ref().is_some_and(|b| !b.ids().is_empty())
     }
 
-    pub(in crate::scheduler) fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire) || self.events.is_closed()
     }
 
     /// It waits no more: its place in the queue is free.
-    pub(in crate::scheduler) fn leave_queue(&mut self) {
+    pub(crate) fn leave_queue(&mut self) {
         self.waits = None;
     }
 
@@ -187,7 +182,7 @@ impl Sequence {
         self.tokens.len() - self.drafts
     }
 
-    pub(in crate::scheduler) fn pending(&self) -> Pending {
+    pub(crate) fn pending(&self) -> Pending {
         Pending {
             tokens: self.known() - self.computed,
             drafts: self.drafts,
@@ -196,21 +191,21 @@ impl Sequence {
     }
 
     /// Its answer grows by a token in each step.
-    pub(in crate::scheduler) fn decodes(&self) -> bool {
+    pub(crate) fn decodes(&self) -> bool {
         self.known() - self.computed == 1 && self.generated() > 0
     }
 
-    pub(in crate::scheduler) fn generated(&self) -> usize {
+    pub(crate) fn generated(&self) -> usize {
         self.known() - self.prompt_tokens
     }
 
     /// Tokens that may be run until it ends.
-    pub(in crate::scheduler) fn load(&self) -> usize {
+    pub(crate) fn load(&self) -> usize {
         self.known() - self.computed + self.job.max_new_tokens - self.generated()
     }
 
     /// Gives its blocks back. What it has said stays said; the rest is computed again.
-    pub(in crate::scheduler) fn preempt(&mut self) {
+    pub(crate) fn preempt(&mut self) {
         self.drop_drafts();
         self.blocks = None;
         self.computed = 0;
@@ -219,7 +214,7 @@ impl Sequence {
 
     /// Its share of a step that runs `count` of the pending tokens; those of its drafts that are not in it are dropped
     /// before.
-    pub(in crate::scheduler) fn plan(&self, count: usize) -> SequenceStep<'_> {
+    pub(crate) fn plan(&self, count: usize) -> SequenceStep<'_> {
         let end = self.computed + count;
         let banned = if self.generated() < self.job.min_new_tokens {
             &*self.job.eos
@@ -241,7 +236,7 @@ impl Sequence {
     }
 
     /// Tells the client that work begins, once. Gives the number of tokens that need not be computed.
-    pub(in crate::scheduler) fn start(&mut self, now: Instant) -> usize {
+    pub(crate) fn start(&mut self, now: Instant) -> usize {
         if std::mem::replace(&mut self.started, true) {
             return 0;
         }
@@ -253,7 +248,7 @@ impl Sequence {
     }
 
     /// Takes the result of a step that ran `count` of its tokens.
-    pub(in crate::scheduler) fn advance(
+    pub(crate) fn advance(
         &mut self,
         count: usize,
         sampled: &[u32],
@@ -315,7 +310,7 @@ impl Sequence {
         true
     }
 
-    pub(in crate::scheduler) fn fail(&self, failure: Failure) {
+    pub(crate) fn fail(&self, failure: Failure) {
         self.send(Event::Failed(failure));
     }
 
@@ -327,9 +322,9 @@ impl Sequence {
 
 /// What a sequence tells its client of a step.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::scheduler) struct StepFacts {
-    pub(in crate::scheduler) sequences: usize,
-    pub(in crate::scheduler) ended_at: Instant,
+pub(crate) struct StepFacts {
+    pub(crate) sequences: usize,
+    pub(crate) ended_at: Instant,
     /// Most tokens of a sequence.
-    pub(in crate::scheduler) context: usize,
+    pub(crate) context: usize,
 }

@@ -1,7 +1,7 @@
 //! A sequence's blocks: those that it takes over, those that it grows by, and those that it lets others have.
 
 use super::Sequence;
-use crate::scheduler::blocks::{BlockPool, Name};
+use crate::blocks::{BlockPool, Name};
 
 impl Sequence {
     /// Whether no token of it was run since it has its blocks.
@@ -16,7 +16,7 @@ impl Sequence {
 
     /// Takes the blocks of the pool that hold the beginning of its tokens; again, as others compute more of them, until
     /// its own first step. The last token is always left, to be run for its logits.
-    pub(in crate::scheduler) fn reuse_prefix(&mut self, pool: &BlockPool, share: bool) {
+    pub(crate) fn reuse_prefix(&mut self, pool: &BlockPool, share: bool) {
         if self.blocks.is_none() {
             self.blocks = Some(pool.empty());
         }
@@ -48,19 +48,19 @@ impl Sequence {
     }
 
     /// Names of the full blocks of its known tokens that it has not computed yet.
-    pub(in crate::scheduler) fn coming(&self) -> &[Name] {
+    pub(crate) fn coming(&self) -> &[Name] {
         let computed = self.computed / self.block_tokens();
         self.names.get(computed..).unwrap_or(&[])
     }
 
     /// Blocks that it needs and does not have, to run all its known tokens and one more.
-    pub(in crate::scheduler) fn missing_blocks(&self, pool: &BlockPool) -> usize {
+    pub(crate) fn missing_blocks(&self, pool: &BlockPool) -> usize {
         let held = self.blocks.as_ref().map_or(0, |b| b.ids().len());
         pool.blocks_for(self.known() + 1).saturating_sub(held)
     }
 
     /// Gets the blocks for `count` more tokens. False, and nothing changes, if there are too few.
-    pub(in crate::scheduler) fn grow(&mut self, count: usize) -> bool {
+    pub(crate) fn grow(&mut self, count: usize) -> bool {
         let tokens = self.computed + count;
         self.blocks.as_mut().is_some_and(|b| b.grow(tokens))
     }

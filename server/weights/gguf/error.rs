@@ -1,6 +1,6 @@
 //! What can be wrong in a GGUF file.
 
-use crate::weights::dtype::DType;
+use crate::dtype::DType;
 
 /// A byte slice is not a GGUF file that can be read.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -4,9 +4,9 @@ use super::cursor::Cursor;
 use super::error::GgufError;
 use super::metadata::{Metadata, Value};
 use super::values;
-use crate::weights::dtype::{DType, ggml_type_name};
-use crate::weights::table::{TensorEntry, TensorTable};
-use crate::weights::tensor::Layout;
+use crate::dtype::{DType, ggml_type_name};
+use crate::table::{TensorEntry, TensorTable};
+use crate::tensor::Layout;
 
 /// The first bytes of every GGUF file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
@@ -61,7 +61,7 @@ impl Gguf {
 }
 
 /// A file with the metadata of this one, byte by byte, and no tensors.
-pub(in crate::weights) fn without_tensors(bytes: &[u8]) -> Result<Vec<u8>, GgufError> {
+pub(crate) fn without_tensors(bytes: &[u8]) -> Result<Vec<u8>, GgufError> {
     let mut cursor = Cursor::new(bytes, "the header");
     let version = version(&mut cursor, bytes)?;
     cursor.u64()?;

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::header::Gguf;
 use super::metadata::{Metadata, Value};
-use crate::weights::config::{Activation, Architecture, ModelConfig, RopeScaling};
-use crate::weights::error::{ConfigError, WeightsError};
-use crate::weights::table::TensorTable;
-use crate::weights::tensor::Layout;
-use crate::weights::validate::validate;
+use crate::config::{Activation, Architecture, ModelConfig, RopeScaling};
+use crate::error::{ConfigError, WeightsError};
+use crate::table::TensorTable;
+use crate::tensor::Layout;
+use crate::validate::validate;
 
 impl ModelConfig {
     /// Reads the keys `general.architecture`, `<architecture>.*` and `tokenizer.ggml.*`.

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use crate::config::{Activation, Architecture, ModelConfig, RopeScaling};
+use crate::error::ConfigError;
 use crate::model_json;
-use crate::weights::config::{Activation, Architecture, ModelConfig, RopeScaling};
-use crate::weights::error::ConfigError;
 
 /// Mistral's window where `config.json` does not speak of one (`null` means that there is none).
 const MISTRAL_WINDOW: usize = 4096;

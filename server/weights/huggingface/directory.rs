@@ -8,11 +8,11 @@ use serde::Deserialize;
 use super::config::model_name;
 use super::names::canonical_table;
 use super::safetensors::SafetensorsTable;
+use crate::config::ModelConfig;
+use crate::error::WeightsError;
+use crate::file::{MappedFile, ModelMemory, read_small};
 use crate::model_json;
-use crate::weights::config::ModelConfig;
-use crate::weights::error::WeightsError;
-use crate::weights::file::{MappedFile, ModelMemory, read_small};
-use crate::weights::table::TensorTable;
+use crate::table::TensorTable;
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -20,7 +20,7 @@ const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The small files beside the weights on which a model's answers depend.
-pub(in crate::weights) const SMALL_FILES: [&str; 9] = [
+pub(crate) const SMALL_FILES: [&str; 9] = [
     CONFIG,
     GENERATION_CONFIG,
     "tokenizer.json",
@@ -33,18 +33,15 @@ pub(in crate::weights) const SMALL_FILES: [&str; 9] = [
 ];
 
 /// An opened directory: configuration, tensors by canonical name, and the files they lie in.
-pub(in crate::weights) struct Directory {
-    pub(in crate::weights) config: ModelConfig,
-    pub(in crate::weights) name: Option<String>,
-    pub(in crate::weights) tensors: TensorTable,
-    pub(in crate::weights) files: Vec<MappedFile>,
+pub(crate) struct Directory {
+    pub(crate) config: ModelConfig,
+    pub(crate) name: Option<String>,
+    pub(crate) tensors: TensorTable,
+    pub(crate) files: Vec<MappedFile>,
 }
 
 impl Directory {
-    pub(in crate::weights) fn open(
-        directory: &Path,
-        memory: ModelMemory,
-    ) -> Result<Self, WeightsError> {
+    pub(crate) fn open(directory: &Path, memory: ModelMemory) -> Result<Self, WeightsError> {
         let path = directory.join(CONFIG);
         let Some(json) = read_small(directory, CONFIG)? else {
             let hint = hint(directory, "gguf", "give the path of that GGUF file");

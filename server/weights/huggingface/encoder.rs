@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::config::{Keys, activation, model_name};
 use super::safetensors::SafetensorsTable;
-use crate::weights::config::Activation;
-use crate::weights::digest::digest;
-use crate::weights::dtype::DType;
-use crate::weights::error::{ConfigError, WeightsError};
-use crate::weights::file::{MappedFile, ModelMemory, read_small};
-use crate::weights::tensor::{Layout, TensorView};
+use crate::config::Activation;
+use crate::digest::digest;
+use crate::dtype::DType;
+use crate::error::{ConfigError, WeightsError};
+use crate::file::{MappedFile, ModelMemory, read_small};
+use crate::tensor::{Layout, TensorView};
 
 const ARCHITECTURE: &str = "bert";
 const CONFIG: &str = "config.json";
@@ -169,7 +169,7 @@ impl EncoderConfig {
     }
 }
 
-/// An encoder's files, mapped and checked. What is said of a [`Checkpoint`](crate::weights::Checkpoint)'s files holds here.
+/// An encoder's files, mapped and checked. What is said of a [`Checkpoint`](crate::Checkpoint)'s files holds here.
 #[derive(Debug)]
 pub struct EncoderCheckpoint {
     path: PathBuf,

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use ::safetensors::Dtype;
 
 use super::safetensors::{SafetensorsEntry, SafetensorsTable};
-use crate::weights::config::{Architecture, ModelConfig};
-use crate::weights::dtype::DType;
-use crate::weights::error::WeightsError;
-use crate::weights::table::{TensorEntry, TensorTable};
-use crate::weights::tensor::Layout;
+use crate::config::{Architecture, ModelConfig};
+use crate::dtype::DType;
+use crate::error::WeightsError;
+use crate::table::{TensorEntry, TensorTable};
+use crate::tensor::Layout;
 
 /// The tensors of a model's safetensors files (path and table of each) under their canonical names.
 ///
-/// What is stored but not needed, such as attention masks, is left out. [`validate`](crate::weights::validate()) is still
+/// What is stored but not needed, such as attention masks, is left out. [`validate`](crate::validate()) is still
 /// to be called.
 ///
 /// # Errors

@@ -10,15 +10,15 @@ use rayon::prelude::*;
 use super::error::PackedError;
 use super::table::{Entry, FileEntry, Table};
 use super::{FILE, METADATA};
-use crate::weights::config::ModelConfig;
-use crate::weights::error::WeightsError;
-use crate::weights::file::{MappedFile, ModelMemory, read_small};
-use crate::weights::gguf::{Gguf, Metadata};
-use crate::weights::huggingface::SMALL_FILES;
+use crate::config::ModelConfig;
+use crate::error::WeightsError;
+use crate::file::{MappedFile, ModelMemory, read_small};
+use crate::gguf::{Gguf, Metadata};
+use crate::huggingface::SMALL_FILES;
 
 /// A packed model whose every bit has been checked. `Send + Sync`.
 ///
-/// As with a [`Checkpoint`](crate::weights::Checkpoint), its files must not be written or cut in place while it, or any
+/// As with a [`Checkpoint`](crate::Checkpoint), its files must not be written or cut in place while it, or any
 /// [`Section`] of it, lives.
 #[derive(Debug)]
 pub struct PackedModel {

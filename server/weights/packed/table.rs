@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::PackedError;
 use super::{ALIGNMENT, FORMAT, LARGEST_TABLE, MAGIC, PRELUDE};
-use crate::weights::config::ModelConfig;
+use crate::config::ModelConfig;
 
 /// All that a packed file tells about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub struct Table {
     pub bits: u32,
     /// The model's name.
     pub name: String,
-    /// [`digest`](crate::weights::Checkpoint::digest) of the model that was packed.
+    /// [`digest`](crate::Checkpoint::digest) of the model that was packed.
     pub digest: String,
     /// Number of parameters.
     pub parameters: u64,

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::table::{Entry, FileEntry, Prelude, Table};
 use super::{ALIGNMENT, FILE, METADATA, PRELUDE};
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::error::WeightsError;
-use crate::weights::file::read_small;
-use crate::weights::huggingface::SMALL_FILES;
+use crate::checkpoint::Checkpoint;
+use crate::error::WeightsError;
+use crate::file::read_small;
+use crate::huggingface::SMALL_FILES;
 
 /// A packed model that is being written, section by section, into an empty directory. Until [`finish`](Self::finish) it
 /// has no prelude and cannot be taken for a model.

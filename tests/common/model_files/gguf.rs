@@ -1,6 +1,6 @@
 //! A GGUF file in parts, so that a test can write a good one or break exactly one thing.
 
-use code_explainer::weights::DType;
+use code_explainer_weights::DType;
 
 /// A metadata value to be written.
 #[derive(Debug, Clone, PartialEq)]

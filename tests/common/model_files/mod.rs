@@ -23,7 +23,7 @@ pub(crate) mod tokenizer;
 use std::fs;
 use std::path::Path;
 
-use code_explainer::weights::{Architecture, DType};
+use code_explainer_weights::{Architecture, DType};
 use serde_json::{Value, json};
 
 use gguf::{GgufFile, Meta};

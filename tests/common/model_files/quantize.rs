@@ -1,6 +1,6 @@
 //! From floats to stored blocks, by the simple quantizers of GGML.
 
-use code_explainer::weights::DType;
+use code_explainer_weights::DType;
 use half::{bf16, f16};
 
 /// Stores `values` as `dtype`.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use code_explainer::weights::Architecture;
+use code_explainer_weights::Architecture;
 use serde_json::{Map, Value, json};
 
 use super::gguf::{GgufFile, Meta};
