@@ -212,7 +212,8 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
         }
     };
     let native = (engines.iter())
-        .all(|engine| matches!(engine.engine, EngineKind::Auto | EngineKind::Native));
+        .all(|engine| matches!(engine.engine, EngineKind::Auto | EngineKind::Native))
+        && native::lacks(files.config()).is_none();
     let module = engines.first().and_then(|engine| match &engine.engine {
         EngineKind::TorchScript(path) => torch::module_precision(path),
         _ => None,
@@ -282,8 +283,8 @@ pub fn export(config: &ExportConfig) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// The engine that `options` ask for. `auto` is the native one for fp32, int8 and int4 on the CPU, and libtorch's
-/// otherwise; a packed model runs on the CPU alone, so for it a device that is `auto` is the CPU.
+/// The engine that `options` ask for. `auto` is the native one for fp32, int8 and int4 on the CPU where it can run the model,
+/// and libtorch's otherwise; a packed model runs on the CPU alone, so for it a device that is `auto` is the CPU.
 fn backend(files: &Files, options: &EngineOptions) -> Result<Box<dyn Backend>, EngineError> {
     let packed = matches!(files, Files::Packed(_));
     let fits_native = match (options.precision, options.device) {
@@ -292,8 +293,17 @@ fn backend(files: &Files, options: &EngineOptions) -> Result<Box<dyn Backend>, E
         (_, DeviceSpec::Cpu) => true,
         (_, DeviceSpec::Auto) => torch::cuda_devices() == 0,
     };
+    let lacks = native::lacks(files.config()).filter(|_| fits_native && !packed);
+    if options.engine == EngineKind::Auto
+        && let Some(lacks) = lacks
+    {
+        tracing::warn!(
+            lacks,
+            "the native engine cannot run this model; libtorch does, with fewer tokens a second"
+        );
+    }
     let (native, engine) = match options.engine {
-        EngineKind::Auto if fits_native => (true, "native"),
+        EngineKind::Auto if fits_native && lacks.is_none() => (true, "native"),
         EngineKind::Native => (true, "native"),
         EngineKind::Auto | EngineKind::Eager => (false, "eager"),
         EngineKind::TorchScript(_) => (false, "torchscript"),

@@ -8,6 +8,7 @@ mod access_limits;
 mod access_program;
 mod access_tls;
 mod access_withdrawn;
+mod activations;
 mod architecture;
 mod attack_numbers;
 mod attacks;

@@ -27,3 +27,4 @@ pub mod source;
 pub use backend::NativeBackend;
 pub use load::{load, load_for};
 pub use pack::{open_packed, open_packed_with, pack};
+pub use shapes::lacks;

@@ -17,7 +17,7 @@ use super::kernels::rope::Rope;
 use super::model::{Activations, Layer, Model};
 use super::pool::Pool;
 use super::profile::Profile;
-use super::shapes::Shapes;
+use super::shapes::{Shapes, runs};
 use super::source::Source;
 use super::{NativeBackend, backend};
 
@@ -27,7 +27,7 @@ use super::{NativeBackend, backend};
 ///
 /// # Errors
 /// When a tensor cannot be read or quantized, memory or threads are short, or an option is not for this engine: it computes
-/// in fp32, int8 and int4, and a packed model only in its own precision.
+/// in fp32, int8 and int4, and a packed model only in its own precision. When the engine lacks what the model needs.
 pub fn load<'a>(
     source: impl Into<Source<'a>>,
     options: &EngineOptions,
@@ -50,6 +50,7 @@ pub fn load_for<'a>(
     };
     let source = source.into();
     let config = source.config();
+    runs(config)?;
     let precision = source.precision(options.precision)?;
     let shapes = Shapes::new(config, precision).ok_or_else(|| {
         unavailable(format!(

@@ -6,7 +6,7 @@ use code_explainer_weights::{Checkpoint, ModelMemory, PackedModel, WeightsError}
 
 use super::kernels::quantized_weights::LAYOUT;
 use super::linear::Linear;
-use super::shapes::{MatrixShape, Shapes};
+use super::shapes::{MatrixShape, Shapes, runs};
 use super::source::{FREQUENCIES, Source};
 use std::path::Path;
 
@@ -39,7 +39,7 @@ pub struct PackedSize {
 /// the blocks that are done.
 ///
 /// # Errors
-/// When a tensor cannot be read or quantized, or a file not written.
+/// When a tensor cannot be read or quantized, or a file not written, or the engine lacks what the model needs.
 ///
 /// # Panics
 /// For another number of bits.
@@ -56,6 +56,7 @@ pub fn pack(
     };
     let source = Source::from(checkpoint);
     let config = source.config();
+    runs(config)?;
     let shapes = Shapes::new(config, precision).expect("the native engine has both");
     let mut out = Packer {
         out: PackedWriter::create(directory, checkpoint, bits, LAYOUT)?,

@@ -1,9 +1,35 @@
 //! Which matrices and vectors a model has, and which of a checkpoint's tensors become which.
 
+use code_explainer_engine::EngineError;
 use code_explainer_engine::Precision;
-use code_explainer_weights::{Architecture, ModelConfig};
+use code_explainer_weights::{Activation, Architecture, ModelConfig};
 
 use super::kernels::quantized_weights::Bits;
+
+/// What a model needs that this engine has no kernel for; `None`: it runs the model.
+pub fn lacks(config: &ModelConfig) -> Option<&'static str> {
+    match (config.architecture, config.activation) {
+        (Architecture::Gpt2, Activation::Silu) => Some("SiLU in a network without a gate"),
+        (Architecture::Gpt2, Activation::Gelu | Activation::GeluTanh) => None,
+        (Architecture::Llama | Architecture::Qwen2, Activation::Silu) => None,
+        (Architecture::Llama | Architecture::Qwen2, Activation::Gelu | Activation::GeluTanh) => {
+            Some("GELU in a gated network")
+        }
+    }
+}
+
+/// # Errors
+/// The engine lacks something that the model needs.
+pub(super) fn runs(config: &ModelConfig) -> Result<(), EngineError> {
+    lacks(config).map_or(Ok(()), |lack| {
+        Err(EngineError::Device {
+            device: "cpu".to_owned(),
+            reason: format!(
+                "the native engine has no {lack}, which this model needs (its activation function); use --engine eager"
+            ),
+        })
+    })
+}
 
 /// A packed matrix: some rows of some tensors, one part after the other.
 #[derive(Debug, Clone)]
