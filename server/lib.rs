@@ -5,19 +5,20 @@
 //! - [`config`]: what an operator can set.
 //! - [`api`]: gRPC and HTTP; the wire's types end there. [`access`]: who may call.
 //! - [`request`]: a request that is known to be good. [`identity`]: who it is for.
-//! - [`redact`]: secrets in code.
 //! - [`session`]: what is behind a stream of items.
 //! - [`explain`]: one item from its request to its last event.
-//! - [`prompt`]: from a snippet to a prompt. [`text`]: from a prompt to tokens, and from tokens back to text.
+//! - [`code_explainer_code`]: secrets in code, and from a snippet to a prompt. [`code_explainer_text`]: from a prompt to tokens,
+//!   and from tokens back to text.
 //! - [`embed`]: texts to vectors, by a model and a cache of their own. [`disk`]: databases in files.
 //! - [`retrieval`]: what is known of code that is near.
-//! - [`cache`]: answers that were given before, replayed as streams.
-//! - [`scheduler`]: the queue, continuous batching, and the engine thread.
-//! - [`engine`]: the one trait between the scheduler and a device's model, and what implements it.
-//! - [`weights`]: model files. [`model`]: from files to a tokenizer and a backend. [`quantize`]: from files to files that
+//! - [`code_explainer_cache`]: answers that were given before, replayed as streams.
+//! - [`code_explainer_scheduler`]: the queue, continuous batching, and the engine thread.
+//! - [`code_explainer_engine`]: the one trait between the scheduler and a device's model; [`code_explainer_engine_native`] and
+//!   [`code_explainer_engine_torch`] implement it.
+//! - [`code_explainer_weights`]: model files. [`model`]: from files to a tokenizer and a backend. [`quantize`]: from files to files that
 //!   a server maps.
-//! - [`machine`]: what engines and long computations run on. [`cpu`]: how long a computation over a client's text may take.
-//! - [`status`], [`heartbeat`]: the server's life. [`metrics`], [`telemetry`], [`memory`]: what it tells about itself.
+//! - [`code_explainer_host`]: what engines and long computations run on, and how long they may take.
+//! - [`status`], [`heartbeat`]: the server's life. [`metrics`], [`telemetry`]: what it tells about itself.
 //! - [`descriptors`]: how many files and connections may be open.
 //! - [`error`]: every way an item can fail.
 
@@ -56,4 +57,4 @@ pub mod proto {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
-pub use run::{Edges, Listeners, run, run_on};
+pub use run::{Listeners, ServerIo, run, run_on};

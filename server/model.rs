@@ -14,7 +14,7 @@ use code_explainer_text::{Text, TextError};
 use code_explainer_weights::{Checkpoint, ModelConfig, ModelMemory, PackedModel, WeightsError};
 
 use crate::config::{Config, ExportConfig};
-use crate::optimize::{Choice, Machine, ModelFacts, Wishes};
+use crate::optimize::{Choice, Hardware, ModelFacts, OpenSettings};
 
 /// A model whose files have been read; its weights are loaded by `backend`.
 pub struct Model {
@@ -81,8 +81,8 @@ impl Model {
         let mut common = config.engine.clone();
         let mut engines = config.devices.engines(&common, cuda_devices, cores)?;
         let mut step = None;
-        if let Some(wishes) = config.optimize {
-            let choice = choose(wishes, &files, &engines, cuda_devices);
+        if let Some(settings) = config.optimize {
+            let choice = choose(settings, &files, &engines, cuda_devices);
             for reason in &choice.reasons {
                 tracing::info!("optimize: {reason}");
             }
@@ -193,7 +193,12 @@ impl Files {
 }
 
 /// What `--optimize` makes of the settings that were left open.
-fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices: usize) -> Choice {
+fn choose(
+    settings: OpenSettings,
+    files: &Files,
+    engines: &[EngineOptions],
+    cuda_devices: usize,
+) -> Choice {
     let on_cuda = |engine: &EngineOptions| match engine.device {
         DeviceSpec::Cuda(_) => true,
         DeviceSpec::Auto => {
@@ -204,10 +209,10 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
         DeviceSpec::Cpu => false,
     };
     let machine = if engines.iter().any(on_cuda) {
-        Machine::Cuda
+        Hardware::Cuda
     } else {
         let memory = code_explainer_host::memory::available_bytes().unwrap_or(0);
-        Machine::Cpu {
+        Hardware::Cpu {
             memory: memory / engines.len().max(1) as u64,
         }
     };
@@ -219,11 +224,11 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
         _ => None,
     });
     let config = files.config();
-    let quantized = native && wishes.precision != Some(Precision::Fp32);
+    let quantized = native && settings.precision != Some(Precision::Fp32);
     let bytes = match engines.first().and_then(|engine| engine.kv_precision) {
         Some(KvPrecision::Int8) => 1,
         Some(KvPrecision::Bf16 | KvPrecision::Fp16) => 2,
-        None if quantized || machine == Machine::Cuda => 2,
+        None if quantized || machine == Hardware::Cuda => 2,
         None | Some(KvPrecision::Fp32) => 4,
     };
     let facts = ModelFacts {
@@ -233,7 +238,7 @@ fn choose(wishes: Wishes, files: &Files, engines: &[EngineOptions], cuda_devices
         parameters: files.parameters(),
         context_length: config.context_length,
     };
-    wishes.optimized(&facts, machine, native)
+    settings.optimized(&facts, machine, native)
 }
 
 /// What clients are told of engines that serve together.

@@ -8,7 +8,7 @@ use code_explainer_scheduler::StepLimits;
 
 /// What an engine has to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Machine {
+pub enum Hardware {
     /// The CPU.
     Cpu {
         /// Bytes that the process may use.
@@ -35,7 +35,7 @@ pub struct ModelFacts {
 
 /// Settings that may be left open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct OpenSettings {
     /// Precision of weights and arithmetic.
     pub precision: Option<Precision>,
     /// Tokens in the KV cache of an engine.
@@ -76,7 +76,7 @@ impl fmt::Display for Reason {
     }
 }
 
-impl Wishes {
+impl OpenSettings {
     /// Without `--optimize`: fixed values for what was left open.
     pub fn plain(self) -> Choice {
         let sequences = self.batch_size.unwrap_or(32);
@@ -92,7 +92,7 @@ impl Wishes {
     }
 
     /// What suits the model and the machine, for what was left open; `native` tells whether the native engine can be used.
-    pub fn optimized(self, model: &ModelFacts, machine: Machine, native: bool) -> Choice {
+    pub fn optimized(self, model: &ModelFacts, machine: Hardware, native: bool) -> Choice {
         let mut reasons = Vec::new();
         let mut because = |setting, value: String, why| {
             reasons.push(Reason {
@@ -108,19 +108,21 @@ impl Wishes {
         });
         let sequences = self.batch_size.unwrap_or_else(|| {
             let (sequences, why) = match machine {
-                Machine::Cpu { .. } => (32, "more sequences at once make no step of a CPU cheaper"),
-                Machine::Cuda => (128, "a step of a GPU costs little more with more sequences"),
+                Hardware::Cpu { .. } => {
+                    (32, "more sequences at once make no step of a CPU cheaper")
+                }
+                Hardware::Cuda => (128, "a step of a GPU costs little more with more sequences"),
             };
             because("batch-size", sequences.to_string(), why);
             sequences
         });
         let tokens = self.step_tokens.unwrap_or_else(|| {
             let (tokens, why) = match machine {
-                Machine::Cpu { .. } => (
+                Hardware::Cpu { .. } => (
                     256,
                     "enough rows for the kernels' full speed, and short steps",
                 ),
-                Machine::Cuda => (2048, "enough rows to fill a GPU"),
+                Hardware::Cuda => (2048, "enough rows to fill a GPU"),
             };
             let tokens = tokens.max(sequences);
             because("step-tokens", tokens.to_string(), why);
@@ -140,21 +142,21 @@ impl Wishes {
     }
 }
 
-fn precision(model: &ModelFacts, machine: Machine, native: bool) -> (Precision, &'static str) {
+fn precision(model: &ModelFacts, machine: Hardware, native: bool) -> (Precision, &'static str) {
     match (model.packed, machine) {
         (Some(packed), _) => (packed, "the model is packed in it"),
-        (None, Machine::Cuda) => (
+        (None, Hardware::Cuda) => (
             Precision::Bf16,
             "the device computes in it, with the range of fp32",
         ),
-        (None, Machine::Cpu { .. }) if !native => {
+        (None, Hardware::Cpu { .. }) if !native => {
             (Precision::Fp32, "libtorch is fastest in it on a CPU")
         }
-        (None, Machine::Cpu { .. }) if model.four_bits => (
+        (None, Hardware::Cpu { .. }) if model.four_bits => (
             Precision::Int4,
             "the file's weights have 4 bits: used as they are, they lose nothing and are the fastest",
         ),
-        (None, Machine::Cpu { .. }) => (
+        (None, Hardware::Cpu { .. }) => (
             Precision::Int8,
             "two to three times as fast as fp32, and closer to it than llama.cpp's Q8_0",
         ),
@@ -168,7 +170,7 @@ const FEWEST_TOKENS: usize = 1024;
 
 fn kv_cache_tokens(
     model: &ModelFacts,
-    machine: Machine,
+    machine: Hardware,
     precision: Option<Precision>,
     sequences: usize,
 ) -> (usize, &'static str) {
@@ -179,7 +181,7 @@ fn kv_cache_tokens(
         Some(Precision::Fp32) | None => 32,
     };
     let weights = model.parameters * bits / 8;
-    let Machine::Cpu { memory } = machine else {
+    let Hardware::Cpu { memory } = machine else {
         return (
             sequences * 2 * TYPICAL_TOKENS,
             "room for a full batch of long sequences",
@@ -215,17 +217,17 @@ mod tests {
         context_length: 8192,
     };
 
-    fn on(machine: Machine, model: ModelFacts) -> Choice {
-        Wishes::default().optimized(&model, machine, true)
+    fn on(machine: Hardware, model: ModelFacts) -> Choice {
+        OpenSettings::default().optimized(&model, machine, true)
     }
 
     #[test]
     fn a_cpu_computes_in_the_bits_that_the_file_has() {
-        let cpu = Machine::Cpu { memory: 16 * GIB };
+        let cpu = Hardware::Cpu { memory: 16 * GIB };
         let precision = |four_bits| on(cpu, ModelFacts { four_bits, ..MODEL }).precision;
         assert_eq!(precision(true), Some(Precision::Int4));
         assert_eq!(precision(false), Some(Precision::Int8));
-        let eager = Wishes::default().optimized(&MODEL, cpu, false);
+        let eager = OpenSettings::default().optimized(&MODEL, cpu, false);
         assert_eq!(eager.precision, Some(Precision::Fp32));
         let packed = Some(Precision::Int8);
         assert_eq!(on(cpu, ModelFacts { packed, ..MODEL }).precision, packed);
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_gpu_gets_bf16_and_larger_steps() {
-        let choice = on(Machine::Cuda, MODEL);
+        let choice = on(Hardware::Cuda, MODEL);
         assert_eq!(choice.precision, Some(Precision::Bf16));
         assert!(choice.step.sequences > 32 && choice.step.tokens > 256);
         assert!(choice.kv_cache_tokens > 100_000);
@@ -241,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_kv_cache_fits_into_the_memory() {
-        let tokens = |memory| on(Machine::Cpu { memory }, MODEL).kv_cache_tokens;
+        let tokens = |memory| on(Hardware::Cpu { memory }, MODEL).kv_cache_tokens;
         assert_eq!(tokens(64 * GIB), 32 * TYPICAL_TOKENS);
         assert!(tokens(GIB) as u64 * MODEL.kv_token_bytes < GIB / 4);
         assert_eq!(tokens(0), FEWEST_TOKENS);
@@ -249,13 +251,13 @@ mod tests {
 
     #[test]
     fn what_was_set_stays_and_is_not_explained() {
-        let wishes = Wishes {
+        let settings = OpenSettings {
             precision: Some(Precision::Fp32),
             kv_cache_tokens: Some(4096),
             batch_size: Some(400),
             step_tokens: None,
         };
-        let choice = wishes.optimized(&MODEL, Machine::Cpu { memory: GIB }, true);
+        let choice = settings.optimized(&MODEL, Hardware::Cpu { memory: GIB }, true);
         assert_eq!(choice.precision, Some(Precision::Fp32));
         assert_eq!((choice.kv_cache_tokens, choice.step.sequences), (4096, 400));
         assert_eq!(
@@ -268,7 +270,7 @@ mod tests {
 
     #[test]
     fn without_it_the_values_are_fixed() {
-        let choice = Wishes::default().plain();
+        let choice = OpenSettings::default().plain();
         assert_eq!((choice.precision, choice.kv_cache_tokens), (None, 16384));
         assert_eq!((choice.step.sequences, choice.step.tokens), (32, 256));
     }

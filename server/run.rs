@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use code_explainer_host::fair_semaphore::FairSemaphore;
 use code_explainer_host::machine::Machine;
-use code_explainer_host::workbench::Workbench;
 use code_explainer_scheduler::{EngineRules, GaveUp, Scheduler, SchedulerOptions};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -73,7 +73,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Where a server meets the world. What it has of its own beside this is what it was given in its configuration.
-pub struct Edges<I> {
+pub struct ServerIo<I> {
     /// Connections for gRPC, as they come.
     pub grpc: I,
     /// For HTTP; `None`: nobody asks.
@@ -110,7 +110,7 @@ pub async fn run(
     open: impl FnOnce() -> Result<Model, ModelError> + Send + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let edges = Edges {
+    let edges = ServerIo {
         grpc: connections(listeners.grpc),
         http: Some(listeners.http),
         machine: Machine::Threads,
@@ -147,13 +147,13 @@ async fn look_again_at(access: Arc<Access>, mut hangups: Signal) -> Infallible {
 /// # Errors
 /// As [`run`].
 pub async fn run_on<C: Connection>(
-    edges: Edges<impl Stream<Item = std::io::Result<C>> + Send + 'static>,
+    edges: ServerIo<impl Stream<Item = std::io::Result<C>> + Send + 'static>,
     shared: Arc<Shared>,
     config: Config,
     open: impl FnOnce() -> Result<Model, ModelError> + Send + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let Edges {
+    let ServerIo {
         grpc,
         http,
         machine,
@@ -337,7 +337,7 @@ async fn start_engines(
         in_flight: InFlight::default(),
         single_flight: config.stream.single_flight,
         reports_load: (config.stream.report_load).tells(shared.access.knows_tenants()),
-        preparing: Workbench::new(machine.cores()),
+        preparing: FairSemaphore::new(machine.cores()),
         machine: machine.clone(),
         cache_secret: config.cache_secret.0.clone(),
         metrics: shared.metrics.clone(),

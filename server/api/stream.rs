@@ -20,7 +20,7 @@ use crate::metrics::{Counted, Outcome};
 use crate::proto::explain_stream_request::Request as Wish;
 use crate::proto::{ExplainRequest, ExplainStreamRequest, Have, Open, Order};
 use crate::request::{self, MAX_ID_BYTES, ValidRequest};
-use crate::session::{Session, StreamLimits, Wishes};
+use crate::session::{Session, StreamLimits, StreamOptions};
 use crate::status::{Phase, State};
 
 /// Reports more often than this are noise.
@@ -134,7 +134,7 @@ impl Served {
             (self.session, self.generation) = (old, generation);
             return;
         }
-        let wishes = Wishes {
+        let wishes = StreamOptions {
             in_order: open.order == i32::from(Order::InOrder),
             resumable: open.resumable || !token.is_empty(),
             expected: open.expected_items,

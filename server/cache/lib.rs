@@ -129,7 +129,7 @@ impl Cache {
         if !self.enabled() {
             return Lookup::Miss;
         }
-        if let Some(answer) = self.at_hand(key) {
+        if let Some(answer) = self.peek(key) {
             return Lookup::Hit(Level::Memory, answer);
         }
         let found = match &self.remote {
@@ -151,7 +151,7 @@ impl Cache {
         if !self.enabled() {
             return Plan::Make;
         }
-        if let Some(answer) = self.at_hand(key) {
+        if let Some(answer) = self.peek(key) {
             return Plan::Replay(Level::Memory, answer);
         }
         let turn = match &self.remote {
@@ -188,7 +188,7 @@ impl Cache {
 
     /// The answer of a key, if it is in memory: as [`lookup`](Self::lookup), but a miss is not counted, so that who then
     /// looks further is counted once.
-    pub fn at_hand(&self, key: &CacheKey) -> Option<Arc<CachedAnswer>> {
+    pub fn peek(&self, key: &CacheKey) -> Option<Arc<CachedAnswer>> {
         let memory = self.memory.as_ref()?;
         let asked = Instant::now();
         let answer = memory.get(key);

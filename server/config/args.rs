@@ -23,7 +23,7 @@ use super::retrieval_args::RetrievalArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::stream_args::StreamArgs;
 use super::{Config, LogFormat, Secret};
-use crate::optimize::Wishes;
+use crate::optimize::OpenSettings;
 use crate::request::{MAX_STREAM_ITEMS, RequestLimits};
 
 /// Explains code with a language model, over gRPC.
@@ -270,13 +270,13 @@ impl ServeArgs {
         let access = access.validate(addresses.listen)?;
         let (connections, message_bytes) = connections.validate(limits.max_code_bytes)?;
         let engine = model.engine()?;
-        let wishes = Wishes {
+        let settings = OpenSettings {
             precision: model.precision(&engine)?,
             kv_cache_tokens: model.kv_cache_tokens,
             batch_size: limits.batch_size,
             step_tokens: limits.step_tokens,
         };
-        let fixed = wishes.plain();
+        let fixed = settings.plain();
         if fixed.step.tokens < fixed.step.sequences {
             return Err(format!(
                 "--step-tokens is {}, but each of the {} sequences of --batch-size needs one",
@@ -320,7 +320,7 @@ impl ServeArgs {
             request_bytes: bodies.validate(message_bytes)?,
             model: model.model,
             model_memory: model.model_memory,
-            optimize: (model.optimize == Optimize::On).then_some(wishes),
+            optimize: (model.optimize == Optimize::On).then_some(settings),
             devices: model.device,
             engine: EngineOptions {
                 engine,

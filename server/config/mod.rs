@@ -38,7 +38,7 @@ use crate::access::AccessConfig;
 use crate::access::make_key::MakeKeyConfig;
 use crate::api::{ConnectionLimits, RequestBytes};
 use crate::embed::EmbedConfig;
-use crate::optimize::Wishes;
+use crate::optimize::OpenSettings;
 use crate::request::RequestLimits;
 use crate::retrieval::RetrievalConfig;
 
@@ -110,7 +110,7 @@ pub struct Config {
     /// How the files with its weights are held.
     pub model_memory: ModelMemory,
     /// What was set of what can be chosen for the model and the machine; `None`: nothing is to be chosen.
-    pub optimize: Option<Wishes>,
+    pub optimize: Option<OpenSettings>,
     /// Where it runs.
     pub devices: Devices,
     /// How it is loaded; each of the devices puts its own into it.

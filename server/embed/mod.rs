@@ -24,7 +24,7 @@ use std::time::Instant;
 use code_explainer_engine::{Encoder, EncoderInfo};
 use code_explainer_engine_torch as torch;
 use code_explainer_host::cpu::thread_time;
-use code_explainer_host::workbench::Workbench;
+use code_explainer_host::fair_semaphore::FairSemaphore;
 use code_explainer_scheduler::waiting::Tenant;
 use code_explainer_weights::EncoderCheckpoint;
 use tokio::sync::OnceCell;
@@ -71,9 +71,9 @@ pub struct Embedder {
     open: Opener,
     running: OnceCell<Running>,
     /// Look-ups and tokenizations that may run at once.
-    preparing: Workbench,
+    preparing: FairSemaphore,
     /// A place for explanations alone.
-    querying: Workbench,
+    querying: FairSemaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -113,8 +113,8 @@ impl Embedder {
             config,
             open,
             running: OnceCell::new(),
-            preparing: Workbench::new(cores),
-            querying: Workbench::new(1),
+            preparing: FairSemaphore::new(cores),
+            querying: FairSemaphore::new(1),
             metrics,
         }
     }

@@ -1,6 +1,6 @@
 //! One generation, shared by all who ask for the same answer while it is under way.
 //!
-//! ## Boarding => Flying => (Landed | Failed | Abandoned)
+//! ## Joining => Flying => (Landed | Failed | Abandoned)
 //! Who asks first makes the flight and everybody reads its log. A flight looks the answer up, reads it from the replica
 //! that is making it, or has it generated where there is none, and puts it into the cache before it gives its key up: so
 //! nobody can come between the two and generate it again. The prompt is made when an engine may need it, so that what is in
@@ -15,15 +15,15 @@ use code_explainer_cache::{
     CacheKey, CachedAnswer, CachedDelta, FinishReason, Leader, Lookup, Timings, Told,
 };
 use code_explainer_host::cpu::Budget;
-use code_explainer_scheduler::{End, Event, Failure, Job, Place, Priority};
+use code_explainer_scheduler::{End, Event, Failure, Job, Priority, QueuePermit};
 use tokio::sync::{OnceCell, watch};
 
 use crate::access::rates::Rates;
 use crate::error::Error;
-use crate::explain::boarding::Lead;
 use crate::explain::hit::Snippet;
 use crate::explain::log::{AnswerLog, Writer};
 use crate::explain::prepare::Prepared;
+use crate::explain::single_flight::Lead;
 use crate::explain::{Explainer, now};
 use crate::request::{CacheMode, ValidRequest};
 
@@ -47,7 +47,12 @@ pub(super) struct Plan {
 
 impl Explainer {
     /// Flies until the answer is there, or nobody waits for it.
-    pub(super) async fn fly(self: Arc<Self>, mut lead: Lead, plan: Plan, place: Place) {
+    pub(super) async fn run_flight(
+        self: Arc<Self>,
+        mut lead: Lead,
+        plan: Plan,
+        place: QueuePermit,
+    ) {
         let writer = Writer(lead.writer.0.clone());
         let key = lead.key.filter(|_| self.cache.enabled());
         let priority = lead.priority.clone();
@@ -67,7 +72,7 @@ impl Explainer {
         &self,
         writer: &Writer,
         plan: &Plan,
-        place: Place,
+        place: QueuePermit,
         key: Option<CacheKey>,
         priority: watch::Receiver<Priority>,
     ) -> Result<(), Error> {
@@ -184,7 +189,7 @@ impl Explainer {
         writer: &Writer,
         plan: &Plan,
         prepared: &Prepared,
-        (place, mut priority): (Place, watch::Receiver<Priority>),
+        (place, mut priority): (QueuePermit, watch::Receiver<Priority>),
         leader: Option<&Leader>,
     ) -> Result<FinishReason, Error> {
         let request = &plan.request;

@@ -63,7 +63,11 @@ fn name(request: &ValidRequest, salt: &[u8]) -> Name {
 impl Explainer {
     /// The answer, if it is in memory and can be told from there alone: not if the prompt or the original pace is wanted,
     /// or it may have to be cut.
-    pub(super) fn at_hand(&self, request: &ValidRequest, salt: &[u8]) -> Option<Arc<CachedAnswer>> {
+    pub(super) fn kept_answer(
+        &self,
+        request: &ValidRequest,
+        salt: &[u8],
+    ) -> Option<Arc<CachedAnswer>> {
         let looks = matches!(request.cache_mode, CacheMode::Default | CacheMode::Only);
         let paced = request.replay == Replay::Paced;
         // What is known can have changed since: the search for it makes the key.
@@ -73,11 +77,11 @@ impl Explainer {
         }
         let snippet = self.known(request, salt)?;
         let key = self.answer_key(request, &snippet, None, salt)?;
-        self.cache.at_hand(&key)
+        self.cache.peek(&key)
     }
 
     /// What an answer's name needs to be known of its snippet: looked up, or found out. With the code it makes the prompt.
-    pub(super) async fn survey(
+    pub(super) async fn describe_snippet(
         &self,
         request: &Arc<ValidRequest>,
         salt: &[u8],
@@ -86,8 +90,8 @@ impl Explainer {
         if let Some(snippet) = self.known(request, salt) {
             return Ok(snippet);
         }
-        let mut survey = Survey::new(request.clone(), self.normalize);
-        let pass = move |limit: &Limit| survey.pass(limit);
+        let mut describe_snippet = Survey::new(request.clone(), self.normalize);
+        let pass = move |limit: &Limit| describe_snippet.pass(limit);
         let snippet = self.work_in_passes(salt, budget, pass).await?;
         if !snippet.cut_short {
             let name = name(request, salt);
@@ -167,7 +171,7 @@ impl Survey {
 
 /// An answer that is in memory, with a place at its beginning. It is shared with the cache: what is told of it is made when
 /// there is room for it, and nothing before.
-pub(super) fn told_again(answer: Arc<CachedAnswer>) -> Reader {
+pub(super) fn replay_kept(answer: Arc<CachedAnswer>) -> Reader {
     let at = now();
     Reader::of_whole(AnswerLog::stored(at, Level::Memory, answer), at)
 }
@@ -198,7 +202,7 @@ mod tests {
             language: "rust".into(),
             timings: Timings::default(),
         });
-        let mut waiting: Vec<Reader> = (0..1000).map(|_| told_again(answer.clone())).collect();
+        let mut waiting: Vec<Reader> = (0..1000).map(|_| replay_kept(answer.clone())).collect();
         assert_eq!(Arc::strong_count(&answer), 1001, "all of them share it");
         let bytes = size_of::<Reader>() + size_of::<AnswerLog>();
         assert!(bytes <= WAITING, "{bytes} bytes for each");

@@ -5,14 +5,13 @@
 //! - `secrets`: what of the code nothing else may see.
 //! - `prepare`: from a request to a prompt, and to the key of its answer. `work`: where, and for how long.
 //! - `log`: an answer as it grows, in `deltas`. `flight` writes it, once for all who ask for it; a `reader` has a place in it.
-//! - `boarding`: who shares a flight.
+//! - `single_flight`: who shares a flight.
 //! - `hit`: an answer that is in memory, told without a prompt or a flight.
 //! - `item`: what a reader finds, sent on at the client's pace.
 //! - [`Record`]: what a stream remembers of an item, to go on with it on another connection.
 //! - [`Cancel`]: how an item is given up, and why.
 
 mod admission;
-mod boarding;
 mod cancel;
 mod channel;
 mod deltas;
@@ -27,6 +26,7 @@ mod presence;
 mod reader;
 mod record;
 mod secrets;
+mod single_flight;
 mod turns;
 mod work;
 
@@ -50,8 +50,8 @@ use code_explainer_code::prompt::Strategy;
 use code_explainer_code::prompt::normal::Normalize;
 use code_explainer_engine::BackendInfo;
 use code_explainer_host::cpu::Budget;
+use code_explainer_host::fair_semaphore::FairSemaphore;
 use code_explainer_host::machine::Machine;
-use code_explainer_host::workbench::Workbench;
 use code_explainer_scheduler::{Scheduler, SchedulerOptions};
 use code_explainer_text::Text;
 use tokio::sync::OnceCell;
@@ -64,11 +64,11 @@ use crate::metrics::{Metrics, Outcome};
 use crate::request::{CacheMode, ValidRequest};
 use crate::retrieval::Retrieval;
 use crate::telemetry::{TraceParent, Traces};
-use boarding::{Boarding, Flights};
 use flight::Plan;
-use hit::{Snippet, told_again};
+use hit::{Snippet, replay_kept};
 use item::{Found, Item, Telling};
 use prepare::Prepared;
+use single_flight::{Flights, Role};
 
 /// Answers that are being generated, so that who asks for the same shares them. Starts empty.
 #[derive(Debug, Default)]
@@ -109,7 +109,7 @@ pub struct Explainer {
     /// What prompts are made on.
     pub machine: Machine,
     /// Where they are: as many at once as there are cores, in turns between tenants.
-    pub preparing: Workbench,
+    pub preparing: FairSemaphore,
     /// Where to count.
     pub metrics: Arc<Metrics>,
     /// Where to trace.
@@ -216,9 +216,9 @@ impl Explainer {
         let salt = identity.salt(self.cache_secret.as_bytes());
         let budget = Budget::for_code(self.code_cpu_time, request.code.len());
         let request = self.without_secrets(*request, &salt, &budget).await?;
-        if let Some(answer) = self.at_hand(&request, &salt) {
+        if let Some(answer) = self.kept_answer(&request, &salt) {
             return Ok(Found {
-                reader: told_again(answer),
+                reader: replay_kept(answer),
                 telling: Telling::of(&request),
                 own: None,
             });
@@ -246,13 +246,13 @@ impl Explainer {
         }
         let boarding = (self.in_flight.0).board(key, share, request.priority, boarded_at);
         let reader = match boarding {
-            Boarding::Joined(reader) => {
+            Role::Follower(reader) => {
                 // It waits for no engine: its place is another's.
                 drop(place);
                 self.metrics.streams.joined();
                 reader
             }
-            Boarding::Leads(reader, lead) => {
+            Role::Leader(reader, lead) => {
                 let plan = Plan {
                     request: request.clone(),
                     snippet,
@@ -261,7 +261,7 @@ impl Explainer {
                     budget,
                     rates: identity.rates.clone(),
                 };
-                self.tasks.spawn(self.clone().fly(lead, plan, place));
+                self.tasks.spawn(self.clone().run_flight(lead, plan, place));
                 reader
             }
         };
@@ -281,7 +281,7 @@ impl Explainer {
         salt: &[u8],
         budget: &Budget,
     ) -> Result<(Snippet, Option<Arc<Prepared>>), Error> {
-        let snippet = self.survey(request, salt, budget).await?;
+        let snippet = self.describe_snippet(request, salt, budget).await?;
         if request.strategy != Strategy::RetrievalAugmented && !request.include_prompt {
             return Ok((snippet, None));
         }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use code_explainer_host::cpu::{Budget, Limit};
+use code_explainer_host::fair_semaphore::Permit;
 use code_explainer_host::machine::Passes;
-use code_explainer_host::workbench::Place;
 
 use crate::error::Error;
 use crate::explain::Explainer;
@@ -52,7 +52,7 @@ impl Explainer {
 
     async fn at<T: Send + 'static>(
         &self,
-        place: Place,
+        place: Permit,
         budget: &Budget,
         work: impl FnOnce(&mut Seat) -> T + Send + 'static,
     ) -> Result<T, Error> {
@@ -77,7 +77,7 @@ impl Explainer {
 
 /// A place on the thread where the work is done.
 struct Seat<'a> {
-    place: Place,
+    place: Permit,
     passes: &'a Passes,
     budget: Budget,
     metrics: Arc<Metrics>,

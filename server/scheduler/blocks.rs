@@ -1,6 +1,6 @@
 //! The KV cache's blocks: who has which, and which hold something that is worth keeping.
 //!
-//! A block that is full of tokens has a [`Name`]: the hash of all tokens up to its end. A sequence whose prompt begins
+//! A block that is full of tokens has a [`BlockHash`]: the hash of all tokens up to its end. A sequence whose prompt begins
 //! with the same tokens takes the block instead of computing its own. A named block that nobody uses stays in the pool
 //! until its room is needed; the one that was used least recently goes first.
 
@@ -13,7 +13,7 @@ use code_explainer_engine::BlockId;
 ///
 /// With 256 bits of BLAKE3, two that are equal are taken to be of the same tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Name([u8; 32]);
+pub struct BlockHash([u8; 32]);
 
 /// The blocks of a KV pool. Clones share them.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Blocks {
 struct State {
     free: Vec<BlockId>,
     slots: Vec<Slot>,
-    by_name: HashMap<Name, BlockId>,
+    by_name: HashMap<BlockHash, BlockId>,
     /// Idle blocks by when they were last used.
     idle: BTreeMap<u64, BlockId>,
     clock: u64,
@@ -46,12 +46,12 @@ struct State {
 #[derive(Debug, Clone, Default)]
 struct Slot {
     users: u32,
-    name: Option<Name>,
+    name: Option<BlockHash>,
     /// Its key in `State::idle`, while it is there.
     idle_since: Option<u64>,
 }
 
-impl Name {
+impl BlockHash {
     /// Before the first block of sequences with this salt: different salts share nothing.
     pub fn root(salt: &[u8]) -> Self {
         Self(blake3::derive_key("code-explainer 2026 KV prefix", salt))
@@ -94,7 +94,7 @@ impl BlockPool {
     }
 
     /// The blocks of the longest run of `names`, from the first on, that are in the pool.
-    pub fn reuse(&self, names: &[Name]) -> Blocks {
+    pub fn reuse(&self, names: &[BlockHash]) -> Blocks {
         let mut state = self.lock();
         let mut ids = Vec::new();
         for name in names {
@@ -225,7 +225,7 @@ impl Blocks {
 
     /// Block `index` is full, and nobody will write to it any more: others may read it under this name. Where another
     /// block has the name already, that one keeps it.
-    pub fn publish(&mut self, index: usize, name: Name) {
+    pub fn publish(&mut self, index: usize, name: BlockHash) {
         let id = self.ids[index];
         let mut state = self.pool.lock();
         if state.slots[id as usize].name.is_none() && !state.by_name.contains_key(&name) {
@@ -251,8 +251,8 @@ mod tests {
 
     use super::*;
 
-    fn names(salt: &[u8], blocks: &[[u32; 2]]) -> Vec<Name> {
-        let chain = blocks.iter().scan(Name::root(salt), |name, tokens| {
+    fn names(salt: &[u8], blocks: &[[u32; 2]]) -> Vec<BlockHash> {
+        let chain = blocks.iter().scan(BlockHash::root(salt), |name, tokens| {
             *name = name.then(tokens);
             Some(*name)
         });
@@ -322,7 +322,7 @@ mod tests {
             acts in prop::collection::vec((0..4_u8, 0..6_usize, 0..3_u32), 1..80),
         ) {
             let pool = BlockPool::new(8, 2);
-            let mut held: Vec<(Blocks, Vec<Name>, usize)> = Vec::new();
+            let mut held: Vec<(Blocks, Vec<BlockHash>, usize)> = Vec::new();
             for (act, which, token) in acts {
                 let index = which.min(held.len().saturating_sub(1));
                 match (act, held.get_mut(index)) {

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 pub use gauges::{EngineGauges, Gauges};
 pub use ledger::Weights;
-pub use places::Place;
+pub use places::QueuePermit;
 pub use policy::StepLimits;
 pub use sequence::Job;
 pub use speculation::Drafting;
@@ -51,7 +51,7 @@ pub use waiting::{Priority, Tenant};
 use code_explainer_engine::{Backend, BackendInfo, EngineError, GraphSteps};
 
 use code_explainer_host::machine::Machine;
-use queue::{Queue, Refused, Seat};
+use queue::{Incarnation, Queue, Refused};
 use sequence::Sequence;
 
 /// Told of every step, on the engine's thread: must not block.
@@ -198,7 +198,11 @@ impl Scheduler {
         };
         let engines = loaders.into_iter().enumerate().map(|(engine, load)| {
             let load = Arc::new(load);
-            let started = thread::spawn(Seat { engine, life: 0 }, load.clone(), shared.clone());
+            let started = thread::spawn(
+                Incarnation { engine, life: 0 },
+                load.clone(),
+                shared.clone(),
+            );
             (load, started)
         });
         let starting = Starting {
@@ -214,7 +218,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`NoRoom::QueueFull`] with the time to wait, [`NoRoom::ShuttingDown`].
-    pub fn enter(&self, tenant: &Tenant) -> Result<Place, NoRoom> {
+    pub fn enter(&self, tenant: &Tenant) -> Result<QueuePermit, NoRoom> {
         if self.closed.load(Ordering::Acquire) {
             return Err(NoRoom::ShuttingDown);
         }
@@ -231,7 +235,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`NoRoom::QueueFull`] if there are too many prompt tokens in the queue, [`NoRoom::ShuttingDown`].
-    pub fn submit(&self, place: Place, job: Job) -> Result<Ticket, NoRoom> {
+    pub fn submit(&self, place: QueuePermit, job: Job) -> Result<Ticket, NoRoom> {
         let now = Instant::now();
         let rank = self.queue.rank(job.priority, now);
         let (sequence, mut ticket) = Sequence::new(job, place, rank, now);

@@ -29,7 +29,7 @@ struct Taken {
 
 /// A place in the queue; dropping it gives it back.
 #[derive(Debug)]
-pub struct Place {
+pub struct QueuePermit {
     places: Arc<Places>,
     pub(super) tenant: Tenant,
 }
@@ -62,7 +62,7 @@ impl Places {
     }
 
     /// Takes a place, unless `limit` are taken.
-    pub(super) fn enter(self: &Arc<Self>, tenant: &Tenant, limit: usize) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>, tenant: &Tenant, limit: usize) -> Option<QueuePermit> {
         let mut state = self.lock();
         state.several |= !tenant.is_empty();
         let held = state.by_tenant.get(tenant).copied().unwrap_or(0);
@@ -71,7 +71,7 @@ impl Places {
         }
         state.total += 1;
         *state.by_tenant.entry(tenant.clone()).or_insert(0) += 1;
-        Some(Place {
+        Some(QueuePermit {
             places: self.clone(),
             tenant: tenant.clone(),
         })
@@ -83,7 +83,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
         let mut state = self.places.lock();
         state.total -= 1;
@@ -100,7 +100,7 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn fill(places: &Arc<Places>, tenant: &str, limit: usize) -> Vec<Place> {
+    fn fill(places: &Arc<Places>, tenant: &str, limit: usize) -> Vec<QueuePermit> {
         let tenant = tenant.into();
         std::iter::from_fn(|| places.enter(&tenant, limit)).collect()
     }

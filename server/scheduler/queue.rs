@@ -54,7 +54,7 @@ struct Engine {
 
 /// An engine in one of its lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seat {
+pub(super) struct Incarnation {
     pub(super) engine: usize,
     pub(super) life: u64,
 }
@@ -180,10 +180,10 @@ impl Queue {
     }
 
     /// An engine with nothing to do waits here until there is something.
-    pub(super) fn wait(&self, seat: Seat) -> Wake {
+    pub(super) fn wait(&self, incarnation: Incarnation) -> Wake {
         let mut state = self.lock();
         loop {
-            if let Some(wake) = state.wake(seat) {
+            if let Some(wake) = state.wake(incarnation) {
                 return wake;
             }
             let woken = self.changed.wait(state);
@@ -192,13 +192,13 @@ impl Queue {
     }
 
     /// The same for an engine that is a task. Safe to drop.
-    pub(super) async fn woken(&self, seat: Seat) -> Wake {
+    pub(super) async fn woken(&self, incarnation: Incarnation) -> Wake {
         loop {
             let rung = self.bell.notified();
             tokio::pin!(rung);
             // From here on no ring is missed.
             rung.as_mut().enable();
-            if let Some(wake) = self.lock().wake(seat) {
+            if let Some(wake) = self.lock().wake(incarnation) {
                 return wake;
             }
             rung.await;
@@ -212,37 +212,37 @@ impl Queue {
     }
 
     /// Forgets what was cancelled, and gives the engine what it is its turn to take. False if it is to end.
-    pub(super) fn schedule(&self, seat: Seat, core: &mut Core, now: Instant) -> bool {
+    pub(super) fn schedule(&self, incarnation: Incarnation, core: &mut Core, now: Instant) -> bool {
         let mut state = self.lock();
-        if !state.goes_on(seat) {
+        if !state.goes_on(incarnation) {
             return false;
         }
-        state.engines[seat.engine].test = false;
+        state.engines[incarnation.engine].test = false;
         let waiting = state.room.len();
         state.room.retain(|s| !s.is_cancelled());
         core.retire_cancelled();
-        while state.take_next(seat.engine, core, now) {}
+        while state.take_next(incarnation.engine, core, now) {}
         state.moved |= state.room.len() != waiting;
-        state.note(seat.engine, core);
+        state.note(incarnation.engine, core);
         true
     }
 
     /// Takes note of a step. False if it does not count, as the engine has been given up meanwhile.
-    pub(super) fn settle(&self, seat: Seat, core: &mut Core, now: Instant) -> bool {
+    pub(super) fn settle(&self, incarnation: Incarnation, core: &mut Core, now: Instant) -> bool {
         let mut state = self.lock();
-        if !state.is_current(seat) {
+        if !state.is_current(incarnation) {
             return false;
         }
         for (tenant, tokens) in core.take_served() {
             state.ledger.charge(&tenant, tokens, now);
         }
-        state.note(seat.engine, core);
+        state.note(incarnation.engine, core);
         state.settle();
         true
     }
 
     /// Gives an engine up: its clients are told why, and it may come back in a new life.
-    pub(super) fn give_up(&self, engine: usize, why: Failure) -> Seat {
+    pub(super) fn give_up(&self, engine: usize, why: Failure) -> Incarnation {
         let mut state = self.lock();
         let old = &mut state.engines[engine];
         for outlet in old.outlets.drain(..) {
@@ -255,7 +255,7 @@ impl Queue {
             ..Engine::default()
         };
         state.settle();
-        Seat { engine, life }
+        Incarnation { engine, life }
     }
 
     /// What a tenant was served, by its weight.
@@ -271,20 +271,20 @@ impl Queue {
 }
 
 impl State {
-    fn is_current(&self, seat: Seat) -> bool {
-        self.engines[seat.engine].life == seat.life
+    fn is_current(&self, incarnation: Incarnation) -> bool {
+        self.engines[incarnation.engine].life == incarnation.life
     }
 
-    fn goes_on(&self, seat: Seat) -> bool {
-        !self.stopped && self.is_current(seat)
+    fn goes_on(&self, incarnation: Incarnation) -> bool {
+        !self.stopped && self.is_current(incarnation)
     }
 
     /// What an engine with nothing to do is woken for, if anything.
-    fn wake(&mut self, seat: Seat) -> Option<Wake> {
-        if !self.goes_on(seat) {
+    fn wake(&mut self, incarnation: Incarnation) -> Option<Wake> {
+        if !self.goes_on(incarnation) {
             return Some(Wake::End);
         }
-        let engine = &mut self.engines[seat.engine];
+        let engine = &mut self.engines[incarnation.engine];
         engine.load = Some(0);
         if !self.room.is_empty() {
             return Some(Wake::Work);

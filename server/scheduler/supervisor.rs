@@ -19,7 +19,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::queue::Seat;
+use crate::queue::Incarnation;
 use crate::thread::{self, Shared};
 use crate::vitals::Watch;
 use crate::{Failure, Loader, Started, Starting, Unattended};
@@ -220,7 +220,7 @@ impl Supervisor {
             cause = cause.as_str(),
             "an engine does not work; starting it again"
         );
-        let Seat { engine: _, life } = self.shared.queue.give_up(index, Failure::Wedged);
+        let Incarnation { engine: _, life } = self.shared.queue.give_up(index, Failure::Wedged);
         if engine.restarts.len() >= self.options.restarts {
             return Err(GaveUp {
                 engine: index,
@@ -230,11 +230,11 @@ impl Supervisor {
         engine.restarts.push_back(now);
         (self.observer)(cause);
         self.shared.gauges.renew(index);
-        let seat = Seat {
+        let incarnation = Incarnation {
             engine: index,
             life,
         };
-        let started = thread::spawn(seat, engine.load.clone(), self.shared.clone());
+        let started = thread::spawn(incarnation, engine.load.clone(), self.shared.clone());
         // The old thread is left behind: it may never end.
         engine.thread = started.thread;
         engine.ended = started.ended;

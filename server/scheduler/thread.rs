@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::core::{Core, warm_up};
-use crate::queue::{Queue, Seat, Wake};
+use crate::queue::{Incarnation, Queue, Wake};
 use crate::{EngineGauges, EngineRules, Failure, Gauges, Loader, Observer};
 
 /// An engine thread on its way.
@@ -33,14 +33,14 @@ pub(super) struct Shared {
     pub(super) machine: Machine,
 }
 
-pub(super) fn spawn(seat: Seat, load: Arc<Loader>, shared: Shared) -> Started {
+pub(super) fn spawn(incarnation: Incarnation, load: Arc<Loader>, shared: Shared) -> Started {
     let (tell, ready) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
     let machine = shared.machine.clone();
     let begin = move || match load_and_try(&load) {
         Ok(backend) => {
             let info = backend.info().clone();
-            let engine = Engine::new(seat, backend, shared);
+            let engine = Engine::new(incarnation, backend, shared);
             // A server that no longer waits has been stopped, which the queue says as well.
             let _ = tell.send(Ok(info));
             Some(engine)
@@ -58,7 +58,7 @@ pub(super) fn spawn(seat: Seat, load: Arc<Loader>, shared: Shared) -> Started {
                     engine.serve();
                 }
             };
-            let thread = std::thread::Builder::new().name(format!("engine-{}", seat.engine));
+            let thread = std::thread::Builder::new().name(format!("engine-{}", incarnation.engine));
             Some(thread.spawn(body).expect("the system can start a thread"))
         }
         Machine::OneThread(durations) => {
@@ -98,17 +98,17 @@ fn load_and_try(load: &Loader) -> Result<Box<dyn Backend>, EngineError> {
 /// An engine that was given up finds that its life is over when it comes back from the step that it hung in. What it did
 /// there goes nowhere: its clients have been told, and nobody reads its gauges.
 struct Engine {
-    seat: Seat,
+    incarnation: Incarnation,
     core: Core,
     gauges: Arc<EngineGauges>,
     shared: Shared,
 }
 
 impl Engine {
-    fn new(seat: Seat, backend: Box<dyn Backend>, shared: Shared) -> Self {
-        let gauges = shared.gauges.engine(seat.engine);
+    fn new(incarnation: Incarnation, backend: Box<dyn Backend>, shared: Shared) -> Self {
+        let gauges = shared.gauges.engine(incarnation.engine);
         Self {
-            seat,
+            incarnation,
             core: Core::new(backend, shared.rules, gauges.clone()),
             gauges,
             shared,
@@ -117,7 +117,7 @@ impl Engine {
 
     fn serve(mut self) {
         loop {
-            if self.core.is_idle() && self.shared.queue.wait(self.seat) == Wake::Test {
+            if self.core.is_idle() && self.shared.queue.wait(self.incarnation) == Wake::Test {
                 self.test();
             } else if !(self.take() && self.step(Instant::now(), Duration::ZERO)) {
                 return;
@@ -128,7 +128,8 @@ impl Engine {
     /// The same, where a step takes the time that it is said to take.
     async fn serve_in_time(mut self, durations: &dyn Durations) {
         loop {
-            if self.core.is_idle() && self.shared.queue.woken(self.seat).await == Wake::Test {
+            if self.core.is_idle() && self.shared.queue.woken(self.incarnation).await == Wake::Test
+            {
                 spend_a_step(&self.gauges, durations).await;
                 self.test();
                 continue;
@@ -146,13 +147,14 @@ impl Engine {
 
     fn test(&mut self) {
         if let Err(error) = self.core.self_test() {
-            tracing::error!(%error, engine = self.seat.engine, "a one-token forward pass failed");
+            tracing::error!(%error, engine = self.incarnation.engine, "a one-token forward pass failed");
         }
     }
 
     /// Takes the jobs that it is its turn to take. False if it is to end.
     fn take(&mut self) -> bool {
-        let goes_on = (self.shared.queue).schedule(self.seat, &mut self.core, Instant::now());
+        let goes_on =
+            (self.shared.queue).schedule(self.incarnation, &mut self.core, Instant::now());
         if !goes_on {
             self.core.fail_all(Failure::ShuttingDown);
         }
@@ -162,9 +164,9 @@ impl Engine {
     /// Runs a step, and tells of it. False if it is to end.
     fn step(&mut self, began: Instant, spent: Duration) -> bool {
         let report = self.core.tick(began, spent);
-        if !(self.shared.queue).settle(self.seat, &mut self.core, Instant::now()) {
+        if !(self.shared.queue).settle(self.incarnation, &mut self.core, Instant::now()) {
             tracing::warn!(
-                engine = self.seat.engine,
+                engine = self.incarnation.engine,
                 "an engine that was given up came back; it ends"
             );
             self.core.fail_all(Failure::Wedged);

@@ -56,7 +56,7 @@ pub struct Session {
 
 /// What a client asked for when it opened its stream.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wishes {
+pub struct StreamOptions {
     /// Answers one after the other.
     pub in_order: bool,
     /// The stream is to outlive its connection.
@@ -96,7 +96,7 @@ impl Session {
     /// Serves the stream on the client's terms, and says so. `unknown` are items that it hoped to find.
     pub async fn open(
         self: &Arc<Self>,
-        wishes: Wishes,
+        wishes: StreamOptions,
         sessions: &Sessions,
         unknown: Vec<String>,
         metrics: &StreamMetrics,

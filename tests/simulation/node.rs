@@ -12,7 +12,7 @@ use code_explainer::config::{Command, Config};
 use code_explainer::metrics::Snapshot;
 use code_explainer::model::Model;
 use code_explainer::run::RunError;
-use code_explainer::{Edges, run_on};
+use code_explainer::{ServerIo, run_on};
 use code_explainer_engine::Backend;
 use code_explainer_engine::fake::{FakeBackend, FakeControl};
 use code_explainer_host::machine::{Durations, Machine};
@@ -193,7 +193,7 @@ impl Life {
                 step: None,
             })
         };
-        let edges = Edges {
+        let edges = ServerIo {
             grpc: net.listen(name),
             http: None,
             machine: Machine::OneThread(Arc::new(Pace {

@@ -12,7 +12,7 @@ use crate::stage::{Stage, tiny};
 use crate::subject::ATTACKER;
 use crate::wire::{self, Connection};
 
-/// Places at the workbench of a machine with two cores.
+/// Places at the fair_semaphore of a machine with two cores.
 const AT_A_TIME: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(1);
 const BEGINNING: &str = "int main(){ let x; fn f() {} ";

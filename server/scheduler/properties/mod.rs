@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::core::Core;
 use crate::policy::StepLimits;
-use crate::queue::{Queue, Seat};
+use crate::queue::{Incarnation, Queue};
 use crate::sequence::Sequence;
 use crate::speculation::{Drafting, StepCosts};
 use crate::waiting::{Priority, Tenant};
@@ -27,7 +27,7 @@ const AGING: Duration = Duration::from_secs(10);
 /// What a step takes, as the queue sees it.
 const STEP: Duration = Duration::from_millis(10);
 const PRIORITIES: [Priority; 3] = [Priority::Normal, Priority::Bulk, Priority::Interactive];
-const SEAT: Seat = Seat { engine: 0, life: 0 };
+const SEAT: Incarnation = Incarnation { engine: 0, life: 0 };
 
 /// One thing that happens to the scheduler.
 #[derive(Debug, Clone)]

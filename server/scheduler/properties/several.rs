@@ -18,7 +18,7 @@ fn an_engine_goes_on_with_what_it_paused_though_another_has_less_to_do() {
     }
     assert!(bench.paused > 0, "there is no room for both");
     bench.queue.ask_for_test(1);
-    let other = Seat { engine: 1, life: 0 };
+    let other = Incarnation { engine: 1, life: 0 };
     assert_eq!(bench.queue.wait(other), Wake::Test, "it has nothing to do");
     bench.finish(2).expect("both come to their end");
     drop(tickets);

@@ -10,8 +10,8 @@ use std::time::Instant;
 use code_explainer_engine::{SampleStep, Sampling, SequenceStep};
 use tokio::sync::{mpsc, watch};
 
-use crate::Place;
-use crate::blocks::{Blocks, Name};
+use crate::QueuePermit;
+use crate::blocks::{BlockHash, Blocks};
 use crate::policy::Pending;
 use crate::ticket::{End, Event, Failure, Ticket};
 use crate::turns::{Claim, Standing};
@@ -53,7 +53,7 @@ pub(crate) struct Sequence {
     job: Job,
     blocks: Option<Blocks>,
     /// Names of the full blocks of `tokens`, as far as they were needed.
-    names: Vec<Name>,
+    names: Vec<BlockHash>,
     /// How many of `blocks` others may read.
     published: usize,
     guess: Guess,
@@ -64,7 +64,7 @@ pub(crate) struct Sequence {
     /// Its tenant's, as of the last look at the ledger.
     pub(crate) standing: Standing,
     /// Given back when it leaves the queue, and with it the way to tell its place.
-    waits: Option<(Place, watch::Sender<usize>)>,
+    waits: Option<(QueuePermit, watch::Sender<usize>)>,
     started: bool,
     /// Prompt tokens that its tenant has been charged for: those that are computed again are not.
     charged: usize,
@@ -85,7 +85,12 @@ pub(crate) struct Advance {
 
 impl Sequence {
     /// A sequence and its ticket. The channel holds every event that a job can have, so that sending never waits.
-    pub(crate) fn new(mut job: Job, place: Place, rank: Rank, now: Instant) -> (Self, Ticket) {
+    pub(crate) fn new(
+        mut job: Job,
+        place: QueuePermit,
+        rank: Rank,
+        now: Instant,
+    ) -> (Self, Ticket) {
         let (sender, events) = mpsc::channel(job.max_new_tokens + 2);
         let (tell, position) = watch::channel(0);
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -256,7 +261,7 @@ impl Sequence {
         share: bool,
     ) -> Advance {
         let mut advance = Advance::default();
-        self.owe_prompt(self.computed, count);
+        self.charge_prompt(self.computed, count);
         if sampled.is_empty() {
             self.computed += count;
             self.publish(share);
@@ -284,7 +289,7 @@ impl Sequence {
     }
 
     /// Prompt tokens are served once, however often they are computed.
-    fn owe_prompt(&mut self, from: usize, count: usize) {
+    fn charge_prompt(&mut self, from: usize, count: usize) {
         let to = (from + count).min(self.prompt_tokens);
         self.owed += to.saturating_sub(from.max(self.charged));
         self.charged = self.charged.max(to);

@@ -1,7 +1,7 @@
 //! A sequence's blocks: those that it takes over, those that it grows by, and those that it lets others have.
 
 use super::Sequence;
-use crate::blocks::{BlockPool, Name};
+use crate::blocks::{BlockHash, BlockPool};
 
 impl Sequence {
     /// Whether no token of it was run since it has its blocks.
@@ -40,7 +40,7 @@ impl Sequence {
     fn name_blocks(&mut self, count: usize, block_tokens: usize) {
         while self.names.len() < count {
             let at = self.names.len() * block_tokens;
-            let root = || Name::root(&self.job.salt);
+            let root = || BlockHash::root(&self.job.salt);
             let before = self.names.last().copied().unwrap_or_else(root);
             let name = before.then(&self.tokens[at..at + block_tokens]);
             self.names.push(name);
@@ -48,7 +48,7 @@ impl Sequence {
     }
 
     /// Names of the full blocks of its known tokens that it has not computed yet.
-    pub(crate) fn coming(&self) -> &[Name] {
+    pub(crate) fn coming(&self) -> &[BlockHash] {
         let computed = self.computed / self.block_tokens();
         self.names.get(computed..).unwrap_or(&[])
     }

@@ -19,7 +19,7 @@ const MOST_AWAY: usize = 1024;
 /// A bounded number of places. Who finds none waits: the tenant that has used the least is next, and each one's work goes in
 /// its order. Clones are the same one.
 #[derive(Debug, Clone)]
-pub struct Workbench(Arc<Mutex<State>>);
+pub struct FairSemaphore(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -45,18 +45,18 @@ struct Used {
 #[derive(Debug)]
 struct Queue {
     tenant: Tenant,
-    work: VecDeque<oneshot::Sender<Place>>,
+    work: VecDeque<oneshot::Sender<Permit>>,
 }
 
-/// A place at a workbench. Dropping it lets the next one have it.
+/// A place at a semaphore. Dropping it lets the next one have it.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     /// Nothing, once it was passed on.
-    at: Option<(Workbench, Tenant)>,
+    at: Option<(FairSemaphore, Tenant)>,
     used: Duration,
 }
 
-impl Workbench {
+impl FairSemaphore {
     /// With so many places, at least one.
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
@@ -69,20 +69,20 @@ impl Workbench {
     }
 
     /// Waits for a place. `tenant` is anything that tells tenants apart. Safe to drop.
-    pub async fn place(&self, tenant: &[u8]) -> Place {
+    pub async fn place(&self, tenant: &[u8]) -> Permit {
         self.wait(tenant, VecDeque::push_back).await
     }
 
     /// Waits for a place to go on with what was begun: before the tenant's work that was not. Safe to drop.
-    pub async fn place_again(&self, tenant: &[u8]) -> Place {
+    pub async fn place_again(&self, tenant: &[u8]) -> Permit {
         self.wait(tenant, VecDeque::push_front).await
     }
 
     async fn wait(
         &self,
         tenant: &[u8],
-        push: impl FnOnce(&mut VecDeque<oneshot::Sender<Place>>, oneshot::Sender<Place>),
-    ) -> Place {
+        push: impl FnOnce(&mut VecDeque<oneshot::Sender<Permit>>, oneshot::Sender<Permit>),
+    ) -> Permit {
         let turn = {
             let mut state = self.lock();
             let tenant = state.join(tenant);
@@ -96,7 +96,7 @@ impl Workbench {
             turn
         };
         // The bench is there as long as anybody waits at it.
-        turn.await.unwrap_or(Place {
+        turn.await.unwrap_or(Permit {
             at: None,
             used: Duration::ZERO,
         })
@@ -124,7 +124,7 @@ impl State {
         tenant
     }
 
-    fn queue(&mut self, tenant: Tenant) -> &mut VecDeque<oneshot::Sender<Place>> {
+    fn queue(&mut self, tenant: Tenant) -> &mut VecDeque<oneshot::Sender<Permit>> {
         let known = self.waiting.iter().position(|q| q.tenant == tenant);
         let at = known.unwrap_or_else(|| {
             self.waiting.push_back(Queue {
@@ -141,9 +141,9 @@ impl State {
         work
     }
 
-    fn give(&mut self, bench: &Workbench, tenant: Tenant) -> Place {
+    fn give(&mut self, bench: &FairSemaphore, tenant: Tenant) -> Permit {
         self.used.entry(tenant.clone()).or_default().holds += 1;
-        Place {
+        Permit {
             at: Some((bench.clone(), tenant)),
             used: Duration::ZERO,
         }
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// Whose turn it is.
-    fn next(&mut self) -> Option<(Tenant, oneshot::Sender<Place>)> {
+    fn next(&mut self) -> Option<(Tenant, oneshot::Sender<Permit>)> {
         // Of equals, who began to wait first.
         let (at, _) =
             (self.waiting.iter().enumerate()).min_by_key(|(_, queue)| self.used(queue))?;
@@ -206,7 +206,7 @@ impl State {
     }
 }
 
-impl Place {
+impl Permit {
     /// So much CPU time was used at it.
     pub fn spend(&mut self, time: Duration) {
         self.used += time;
@@ -225,7 +225,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let Some((bench, tenant)) = self.at.take() else {
             return;
@@ -254,13 +254,13 @@ mod tests {
     use super::*;
 
     /// Waits at a bench with nobody to wake: what has not come by now will not come by itself.
-    fn has(place: &mut (impl Future<Output = Place> + Unpin)) -> Option<Place> {
+    fn has(place: &mut (impl Future<Output = Permit> + Unpin)) -> Option<Permit> {
         place.now_or_never()
     }
 
     /// Has one place taken in turn by work of this tenant and cost, in milliseconds; the order in which it was.
     fn order(work: &[(&'static str, u64)]) -> Vec<&'static str> {
-        let bench = Workbench::new(1);
+        let bench = FairSemaphore::new(1);
         let mut held = has(&mut Box::pin(bench.place(b"first"))).expect("it is free");
         let mut waiting: Vec<_> = (work.iter())
             .map(|(name, cost)| (*name, *cost, Box::pin(bench.place(&name.as_bytes()[..1]))))
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn who_holds_a_place_comes_after_who_holds_none() {
-        let bench = Workbench::new(2);
+        let bench = FairSemaphore::new(2);
         let take = |tenant: &'static [u8]| Box::pin(bench.place(tenant));
         let mut first = has(&mut take(b"a")).expect("it is free");
         let _second = has(&mut take(b"a")).expect("it is free");
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_was_begun_goes_on_before_the_tenants_other_work() {
-        let bench = Workbench::new(1);
+        let bench = FairSemaphore::new(1);
         let held = has(&mut Box::pin(bench.place(b"a"))).expect("it is free");
         let mut next = Box::pin(bench.place(b"a"));
         let mut begun = Box::pin(bench.place_again(b"a"));
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn who_goes_takes_no_place_along() {
-        let bench = Workbench::new(2);
+        let bench = FairSemaphore::new(2);
         let held: Vec<_> = (0..2)
             .map(|_| has(&mut Box::pin(bench.place(b"a"))).expect("it is free"))
             .collect();
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn tenants_that_come_once_are_forgotten() {
-        let bench = Workbench::new(2);
+        let bench = FairSemaphore::new(2);
         let mut stays = has(&mut Box::pin(bench.place(b"stays"))).expect("it is free");
         for i in 0..3 * MOST_AWAY {
             let mut once = has(&mut Box::pin(bench.place(&i.to_le_bytes()))).expect("it is free");

@@ -39,11 +39,11 @@ pub(super) struct Lead {
 }
 
 /// How an item comes to its answer.
-pub(super) enum Boarding {
+pub(super) enum Role {
     /// Another item has asked for the same.
-    Joined(Reader),
+    Follower(Reader),
     /// It is the first: the flight is its to start.
-    Leads(Reader, Lead),
+    Leader(Reader, Lead),
 }
 
 impl Flights {
@@ -54,13 +54,13 @@ impl Flights {
         share: bool,
         priority: Priority,
         at: Instant,
-    ) -> Boarding {
+    ) -> Role {
         let mut flying = self.lock();
         let shared = key.filter(|_| share);
         if let Some(flight) = shared.as_ref().and_then(|key| flying.get(key)) {
             (flight.priority)
                 .send_if_modified(|p| priority < std::mem::replace(p, priority.min(*p)));
-            return Boarding::Joined(Reader::new(flight.log.subscribe(), at, true));
+            return Role::Follower(Reader::new(flight.log.subscribe(), at, true));
         }
         let (log, reader) = watch::channel(AnswerLog::default());
         let (raise, priority) = watch::channel(priority);
@@ -78,7 +78,7 @@ impl Flights {
             shared: shared.is_some(),
             flights: self.clone(),
         };
-        Boarding::Leads(Reader::new(reader, at, false), lead)
+        Role::Leader(Reader::new(reader, at, false), lead)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Flight>> {
