@@ -45,7 +45,7 @@ names_the_missing_device() {
 # The tests that have libtorch in them; those of CUDA graphs are among them with this feature alone.
 run_tests() {
     PATH=$outer_path cargo test --release --locked --features code-explainer-engine-torch/cuda -p code-explainer-engine-torch &&
-        PATH=$outer_path cargo test --release --locked --features cuda --lib --test behaviour -- torch
+        PATH=$outer_path cargo test --release --locked --features cuda --test behaviour -- torch
 }
 
 echo "building with the feature cuda in .cuda/target (15 minutes the first time)"

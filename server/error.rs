@@ -255,7 +255,6 @@ fn later(retry: Option<Duration>) -> &'static str {
     }
 }
 
-/// A stream that ends hands items back, which is no wish of the client's.
 impl From<NoRoom> for Error {
     fn from(no_room: NoRoom) -> Self {
         match no_room {
@@ -265,6 +264,7 @@ impl From<NoRoom> for Error {
     }
 }
 
+/// A stream that ends hands items back, which is no wish of the client's.
 impl From<CancelReason> for Error {
     fn from(reason: CancelReason) -> Self {
         match reason {

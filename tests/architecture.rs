@@ -84,7 +84,7 @@ fn crates() -> BTreeMap<String, BTreeSet<String>> {
     };
     let ours = (packages.iter()).filter(|package| {
         let place = package["manifest_path"].as_str().expect("a path");
-        place.contains("/server/") || package["name"] == "code-explainer"
+        Path::new(place).starts_with(root().join("server")) || package["name"] == "code-explainer"
     });
     let needs = |package: &Value| {
         let all = package["dependencies"].as_array().expect("dependencies");
@@ -93,6 +93,11 @@ fn crates() -> BTreeMap<String, BTreeSet<String>> {
     };
     ours.map(|package| (short(&package["name"]), needs(package)))
         .collect()
+}
+
+#[test]
+fn tokenizers_are_for_texts_and_embeddings() {
+    only_in("tokenizers", &["server/text", "server/embed"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The libtorch engine: the same eager code on the CPU and on CUDA, in every precision.
 //!
-//! The only place in the library that names `tch`. Reading order: [`load`](mod@load) turns a checkpoint into tensors,
+//! The only crate that names `tch`. Reading order: [`load`](mod@load) turns a checkpoint into tensors,
 //! `device` says where they live, `linear` how matrices are stored and multiplied by, `batch` turns a plan into index tensors,
 //! `model` is the network, `kv_cache` the pool that its attention reads and writes, `torchscript` the same network as a module
 //! in a file, `graphs` its steps recorded for CUDA, `encoder` the network that turns texts into vectors, `error` what becomes of an exception in libtorch.

@@ -117,7 +117,7 @@ fn with_graphs(mut backend: TorchBackend) -> TorchBackend {
     if let Device::Cuda(number) = backend.device {
         let recorded = super::graphs::MemoryPool::new(number)
             .and_then(|pool| backend.record::<super::graphs::CudaGraph>(MOST_RECORDED_ROWS, &pool));
-        if let Err(error) = recorded {
+        if let Err(error) = recorded.map_err(EngineError::from) {
             tracing::warn!(%error, "no CUDA graphs: every step runs operator by operator");
         }
     }

@@ -1,7 +1,8 @@
 //! The engine's door: what a step of the model is asked to do and what it gives back.
 //!
 //! Nothing here knows of libtorch. [`Backend`] is the one trait between the scheduler, which decides what runs, and the
-//! device that runs it; [`native`] and [`torch`] are the real ones, [`fake`] is the one that tests steer.
+//! device that runs it; the crates `code-explainer-engine-native` and `code-explainer-engine-torch` have the real ones, [`fake`]
+//! is the one that tests steer.
 
 pub mod devices;
 mod encoder;

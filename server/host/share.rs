@@ -54,7 +54,7 @@ impl<T: Eq + Hash + Clone> Shares<T> {
         share.has_room().then(|| share.take(amount))
     }
 
-    /// What all have together.
+    /// What all have together, for tests.
     pub fn taken(&self) -> usize {
         self.all.load(Ordering::Relaxed)
     }

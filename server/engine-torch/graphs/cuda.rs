@@ -96,7 +96,7 @@ impl Raw {
         check(unsafe { ce_graph_new(device, &mut raw) })?;
         NonNull::new(raw)
             .map(Self)
-            .ok_or(EngineError::Broken("CUDA gave no graph"))
+            .ok_or_else(|| EngineError::Broken("CUDA gave no graph").into())
     }
 
     /// Makes the graph's stream this thread's own until the guard is dropped.

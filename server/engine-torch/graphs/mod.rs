@@ -34,14 +34,14 @@ pub(super) trait Graph: Sized + Send + fmt::Debug {
     /// Runs `work` and records what it does.
     ///
     /// # Errors
-    /// Those of `work`, and [`EngineError::Torch`] if it cannot be recorded.
+    /// Those of `work`, and `EngineError::Torch` if it cannot be recorded.
     fn capture(pool: &Self::Pool, work: &dyn Fn() -> Result<Tensor>) -> Result<Self>;
 
     /// Does the same work, on what its static tensors hold now. `work` is that of [`capture`](Self::capture); the result
     /// holds until the next replay.
     ///
     /// # Errors
-    /// [`EngineError::Torch`].
+    /// `EngineError::Torch`.
     fn replay(&self, work: &dyn Fn() -> Result<Tensor>) -> Result<Tensor>;
 }
 
@@ -75,7 +75,7 @@ pub(super) trait Replay: Send + fmt::Debug {
     /// The logits of the plan's outputs, `[outputs, vocabulary]`; `None`, and counted, if no recorded step holds the plan.
     ///
     /// # Errors
-    /// [`EngineError::Torch`].
+    /// `EngineError::Torch`.
     fn forward(
         &mut self,
         model: &Model,
