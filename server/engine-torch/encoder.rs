@@ -151,9 +151,7 @@ impl TorchEncoder {
         vectors.f_contiguous()?.f_copy_data(&mut values, count)?;
         Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
     }
-}
 
-impl TorchEncoder {
     /// `ids` and `mask`, 1 where there is a token, are `[texts, tokens]`.
     fn forward(&self, ids: &Tensor, mask: &Tensor) -> Result<Tensor> {
         let (texts, tokens) = ids.size2()?;
